@@ -1,0 +1,1 @@
+"""What every node shares of ROS: parameters, QoS, conversions, transforms, spinning, diagnostics."""
