@@ -1,0 +1,1 @@
+"""MuJoCo stand-in for camera and arm: scenes, sensors, tasks and their judge. No rclpy."""
