@@ -1,0 +1,54 @@
+"""Where configuration, weights and meshes lie: the source tree, or the installed share folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = "bridgevla"
+
+
+def roots() -> tuple[Path, ...]:
+    """Folders that may hold the package's resources, the first wins.
+
+    The source tree (a checkout or a symlink install), each ament prefix, then the Python prefix.
+    """
+    tree = Path(__file__).resolve().parents[2]
+    prefixes = [Path(p) for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p]
+    return (tree, *(p / "share" / PACKAGE for p in (*prefixes, Path(sys.prefix))))
+
+
+def find(relative: str | Path) -> Path:
+    """Return the path of a resource, e.g. ``config/robots/panda_2f85.yaml``.
+
+    Args:
+        relative: Path inside the source tree or the share folder; an absolute path is only checked.
+
+    Raises:
+        FileNotFoundError: It is in none of the roots, which are named.
+    """
+    path = Path(relative).expanduser()
+    if path.is_absolute():
+        if path.exists():
+            return path
+        raise FileNotFoundError(f"{path} does not exist")
+    for root in roots():
+        if (root / path).exists():
+            return root / path
+    raise FileNotFoundError(f"{path} is in none of: {', '.join(map(str, roots()))}")
+
+
+def find_config(name: str) -> Path:
+    """Return ``config/<name>`` or the absolute path given."""
+    return find(name if Path(name).is_absolute() else Path("config") / name)
+
+
+def find_weights(name: str) -> Path:
+    """Return ``weights/<name>`` (a checkpoint folder) or the absolute path given."""
+    return find(name if Path(name).is_absolute() else Path("weights") / name)
+
+
+def find_robot(name: str) -> Path:
+    """Return the YAML file of a robot in ``config/robots``, by name or by path."""
+    return find(name if name.endswith((".yaml", ".yml")) else f"config/robots/{name}.yaml")
