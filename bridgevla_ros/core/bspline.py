@@ -168,12 +168,12 @@ def _piece(positions: Array, quats: Array, handles: Array) -> PathSpline:
     rotations = Rotation.from_quat(quats)
     turns = (rotations[1:] * rotations[:-1].inv()).as_rotvec()
     if len(positions) == 2:
-        control = np.linspace(positions[0], positions[1], 4)
-        return PathSpline(control, np.array([0.0, 1.0]), quats, turns)
-    control = [positions[0], 0.5 * (positions[0] + positions[1] - handles[1])]
+        line = np.linspace(positions[0], positions[1], 4)
+        return PathSpline(line, np.array([0.0, 1.0]), quats, turns)
+    control: list[Array] = [positions[0], 0.5 * (positions[0] + positions[1] - handles[1])]
     for point, handle in zip(positions[1:-1], handles[1:-1], strict=True):
         control += [point - handle, point, point + handle]
     control += [0.5 * (positions[-1] + positions[-2] + handles[-2]), positions[-1]]
     # The i-th waypoint is control point 3 i; a uniform span's middle control point peaks at index - 1.
     knots = np.array([0.0, *(3.0 * i - 1.0 for i in range(1, len(positions) - 1)), len(control) - 3.0])
-    return PathSpline(np.array(control), knots, quats, turns)
+    return PathSpline(np.array(control, np.float64), knots, quats, turns)

@@ -71,7 +71,7 @@ def velocities(path: PathSpline, u: Array, u_rate: Array) -> tuple[Array, Array]
 
 
 def peaks(linear: Array, angular: Array, step: float) -> Array:
-    """(2, 3) largest speed, acceleration and jerk, linear then angular, of velocities (K, 3) sampled each step s.
+    """(2, 3) largest speed, acceleration and jerk, linear then angular, of (K, 3) velocities ``step`` s apart.
 
     The samples are taken to be at rest before the first and after the last.
     """
@@ -161,11 +161,11 @@ def _phase_plane(sigma: Array, ceiling: Array, thrust: Array) -> Array:
         square[k + 1] = min(square[k + 1], square[k] + gain[k])
     for k in range(len(gain) - 1, -1, -1):
         square[k] = min(square[k], square[k + 1] + gain[k])
-    return np.sqrt(np.array(square))
+    return np.sqrt(np.array(square, np.float64))
 
 
 def _smooth(sigma: Array, rate: Array, limits: Limits) -> tuple[Array, Array]:
-    """Time grid (K,) seconds and rate on it, averaged over acceleration / jerk seconds; at rest at both ends."""
+    """Time grid (K,) seconds and rate on it, averaged over acceleration / jerk seconds; ends at rest."""
     durations = 2.0 * np.diff(sigma) / (rate[1:] + rate[:-1])
     at = np.concatenate([[0.0], np.cumsum(durations)])
     window = max(limits.acceleration / limits.jerk, limits.angular_acceleration / limits.angular_jerk)

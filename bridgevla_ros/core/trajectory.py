@@ -376,7 +376,8 @@ def _check_transform(name: str, transform: Transform) -> None:
     if not finite or error > 1e-3 or np.linalg.det(transform.rotation) < 0.0:
         raise BridgeError(
             ErrorCode.BAD_INPUT,
-            f"{name} is not a rigid transform: translation {transform.translation}, rotation {transform.rotation.tolist()}",
+            f"{name} is not a rigid transform: translation {transform.translation.tolist()}, "
+            f"rotation {transform.rotation.tolist()}",
             value=error,
             limit=1e-3,
         )
