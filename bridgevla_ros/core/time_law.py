@@ -71,9 +71,10 @@ def velocities(path: PathSpline, u: Array, u_rate: Array) -> tuple[Array, Array]
 
 
 def peaks(linear: Array, angular: Array, step: float) -> Array:
-    """(2, 3) largest speed, acceleration and jerk, linear then angular, of (K, 3) velocities ``step`` s apart.
+    """Largest speed, acceleration and jerk of (K, 3) linear and angular velocities sampled every ``step`` s.
 
-    The samples are taken to be at rest before the first and after the last.
+    Returns:
+        (2, 3): linear, angular. The samples are taken to be at rest before the first and after the last.
     """
     found = np.zeros((2, 3))
     for row, velocity in enumerate((linear, angular)):

@@ -1,0 +1,1 @@
+"""Cropping and depth quality. Imports neither rclpy nor messages."""

@@ -1,0 +1,354 @@
+"""From a depth image to the few points that the expert sees, and how good the depth was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import fpsample
+import numpy as np
+from numpy.typing import NDArray
+
+from bridgevla_ros.core.camera import check_frame, project
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.transforms import Array, Transform
+from bridgevla_ros.core.types import CameraIntrinsics, Cloud, DepthQuality, JointState, RgbdFrame
+from bridgevla_ros.perception import kernels
+from bridgevla_ros.perception.config import CropperConfig
+
+_CAPACITY = 40_000
+"""Most voxels of a frame, and most points remembered."""
+_MAX_CELLS = 60_000_000
+_RESIDUAL_BAND = 0.04
+"""Metres; what lies nearer to the model of the robot is taken to be the robot."""
+_RESIDUAL_POINTS = 40
+"""Fewest robot points that say something about calibration."""
+
+
+class Body(Protocol):
+    """What the cropper needs of an arm model."""
+
+    def body_capsules(self, q: Array, gripper_width: float) -> tuple[Array, Array, Array]:
+        """(C, 3) starts, (C, 3) ends, (C,) radii, metres, base frame."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Support:
+    """The support plane z = a x + b y + c, base frame.
+
+    Attributes:
+        plane: (3,) a, b, c; the expected one where none is seen.
+        noise: Metres, standard deviation about it; NaN where none is seen.
+    """
+
+    plane: Array
+    noise: float
+
+
+class Cropper:
+    """Crops depth images; remembers what the robot hides.
+
+    Frames must come in order of time; an earlier one starts the memory afresh.
+    """
+
+    def __init__(self, config: CropperConfig, arm: Body) -> None:
+        """Raises BridgeError BAD_INPUT for a workspace that is no box."""
+        self.config = config
+        self._arm = arm
+        low, high = np.array(config.workspace_min, float), np.array(config.workspace_max, float)
+        if low.shape != (3,) or high.shape != (3,) or not np.all(low < high):
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"workspace {config.workspace_min} .. {config.workspace_max} is not a box of three sides",
+                remedy="Give workspace_min and workspace_max three numbers each, the first below the second.",
+            )
+        self._box = np.stack([low, high])
+        cells = np.ceil((high - low) / config.voxel).astype(int) + 1
+        if cells.prod() > _MAX_CELLS:
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"workspace of {cells.tolist()} voxels of {config.voxel} m",
+                value=float(cells.prod()),
+                limit=float(_MAX_CELLS),
+                remedy="Use larger voxels or a smaller workspace.",
+            )
+        self._grid = np.zeros(cells, np.int32)
+        self._buffer = np.empty((_CAPACITY, 3), np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._grid[:] = 0
+        self._token = 0
+        self._stamp = -np.inf
+        self._points = np.empty((0, 3), np.float32)
+        self._seen = np.empty(0)
+
+    def warm_up(self) -> None:
+        """Compile the kernels now (or load them from numba's cache), so that the first frame is on time."""
+        depth = np.full((16, 16), 0.5, np.float32)
+        frame = RgbdFrame(
+            0.0, np.zeros((16, 16, 3), np.uint8), depth, CameraIntrinsics(16, 16, 16.0, 16.0, 7.5, 7.5)
+        )
+        middle = self._box.mean(0)
+        down = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+        joints = JointState(0.0, np.zeros(7), np.zeros(7), 0.0)
+        for stamp in (0.0, 0.1):
+            self.crop(
+                RgbdFrame(stamp, frame.rgb, depth, frame.intrinsics),
+                Transform(middle + [0.0, 0.0, 0.5], down),
+                joints,
+                middle,
+                "",
+                stamp,
+            )
+        self.reset()
+
+    def crop(
+        self,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        joints: JointState,
+        center_base: Array | None,
+        guidance_id: str,
+        now: float,
+    ) -> tuple[Cloud, DepthQuality]:
+        """Points near the next contact (or of the workspace), without table, robot and flying pixels.
+
+        Args:
+            frame: Colour is not looked at.
+            T_base_camera: At the frame's stamp.
+            joints: At the frame's stamp.
+            center_base: (3,) metres, centre of the local crop; None for the whole workspace.
+            guidance_id: Guidance that the centre belongs to.
+            now: Seconds.
+
+        Returns:
+            Cloud of exactly ``points`` points (repeated where fewer are seen) or of none, and the quality.
+            Code DEPTH_HOLE: the depth is missing where it is needed; CALIBRATION: the robot is seen
+            beside its model; STALE_IMAGE: the frame is older than ``max_age``. An empty cloud under code
+            NONE says that nothing stands there.
+
+        Raises:
+            BridgeError: BAD_INPUT where the frame's parts do not belong together, or a pose, joints or a
+                centre are not finite.
+        """
+        check_frame(frame)
+        _check_finite("camera pose", T_base_camera.translation, T_base_camera.rotation)
+        _check_finite("joint state", joints.position, np.array([joints.gripper_width]))
+        if center_base is not None:
+            center_base = np.asarray(center_base, np.float64).reshape(3)
+            _check_finite("crop centre", center_base)
+        if frame.stamp < self._stamp:
+            self.reset()
+        config = self.config
+        depth = np.ascontiguousarray(frame.depth, np.float32)
+        k = np.array([frame.intrinsics.fx, frame.intrinsics.fy, frame.intrinsics.cx, frame.intrinsics.cy])
+        view = (k, np.ascontiguousarray(T_base_camera.rotation), T_base_camera.translation)
+        span = (config.depth_min, config.depth_max)
+        start, end, radius = (
+            np.ascontiguousarray(a, np.float64)
+            for a in self._arm.body_capsules(joints.position, joints.gripper_width)
+        )
+        support = self._support(depth, view, span)
+        points = self._scan(depth, view, span, support, (start, end, radius + config.body_margin))
+        memory, seen = self._remember(frame.stamp, points, depth, view, span, (start, end, radius))
+        everything = np.concatenate([points, memory])
+        age = np.concatenate([np.zeros(len(points)), frame.stamp - seen])
+        self._points, self._seen = everything, frame.stamp - age
+        self._stamp = frame.stamp
+
+        target_valid = float("nan")
+        if center_base is not None:
+            inside = np.linalg.norm(everything - center_base, axis=1) <= config.crop_radius
+            everything, age = everything[inside], age[inside]
+            target_valid = self._target_valid(depth, frame.intrinsics, T_base_camera, center_base, span)
+        valid = kernels.count_valid(depth, *span) / depth.size
+        residual = self._residual(depth, view, span, support, (start, end, radius))
+        code = ErrorCode.NONE
+        if now - frame.stamp > config.max_age:
+            code = ErrorCode.STALE_IMAGE
+        elif not (valid if np.isnan(target_valid) else target_valid) >= config.min_valid and (
+            len(everything) < config.min_points or np.isnan(target_valid)
+        ):
+            code = ErrorCode.DEPTH_HOLE
+        elif residual > config.residual_limit:
+            code = ErrorCode.CALIBRATION
+        quality = DepthQuality(
+            stamp=frame.stamp,
+            valid_fraction=valid,
+            target_valid_fraction=target_valid,
+            age=now - frame.stamp,
+            points_target=len(everything),
+            noise=support.noise,
+            robot_residual=residual,
+            code=code,
+        )
+        chosen = self._choose(everything)
+        cloud = Cloud(
+            stamp=frame.stamp,
+            points_base=everything[chosen],
+            age=age[chosen].astype(np.float32),
+            center_base=np.full(3, np.nan) if center_base is None else center_base.copy(),
+            guidance_id=guidance_id if center_base is not None else "",
+        )
+        return cloud, quality
+
+    def _support(
+        self, depth: kernels.F32, view: tuple[Array, Array, Array], span: tuple[float, float]
+    ) -> Support:
+        config = self.config
+        stride = max(1, round(np.sqrt(depth.size / 4800)))
+        candidates = kernels.support_candidates(
+            depth, *view, *span, self._box, config.support_height, config.support_band, stride
+        )
+        return fit_support(candidates, config.support_height)
+
+    def _scan(
+        self,
+        depth: kernels.F32,
+        view: tuple[Array, Array, Array],
+        span: tuple[float, float],
+        support: Support,
+        body: tuple[Array, Array, Array],
+    ) -> NDArray[np.float32]:
+        config = self.config
+        start, end, radius = body
+        wide = radius[:, None]
+        body_box = np.full((2, 3), np.inf)
+        if len(radius):
+            body_box = np.stack(
+                [(np.minimum(start, end) - wide).min(0), (np.maximum(start, end) + wide).max(0)]
+            )
+        clearance = -np.inf
+        if config.drop_support:
+            spread = 0.0 if np.isnan(support.noise) else 2.5 * support.noise
+            clearance = min(max(config.support_margin, spread), 2.0 * config.support_margin)
+        self._token += 1
+        count = kernels.scan(
+            depth,
+            *view,
+            *span,
+            self._box,
+            support.plane,
+            clearance,
+            config.flying_slope,
+            config.flying_neighbours,
+            *body,
+            body_box,
+            self._grid,
+            self._token,
+            config.voxel,
+            self._buffer,
+        )
+        return self._buffer[:count].copy()
+
+    def _remember(
+        self,
+        stamp: float,
+        points: NDArray[np.float32],
+        depth: kernels.F32,
+        view: tuple[Array, Array, Array],
+        span: tuple[float, float],
+        body: tuple[Array, Array, Array],
+    ) -> tuple[NDArray[np.float32], Array]:
+        """Points of earlier frames that the robot hides now, and when each was last seen."""
+        recent = stamp - self._seen <= self.config.memory if self.config.memory > 0.0 else np.zeros(0, bool)
+        old, seen = self._points[: len(recent)][recent], self._seen[: len(recent)][recent]
+        if not len(old):
+            return old, seen
+        start, end, radius = body
+        grown = radius + self.config.body_margin
+        keep = kernels.still_hidden(old, depth, *view, *span, self.config.occlusion_margin, start, end, grown)
+        cells = ((old - self._box[0]) / self.config.voxel).astype(int)
+        keep &= self._grid[cells[:, 0], cells[:, 1], cells[:, 2]] != self._token
+        room = max(0, _CAPACITY - len(points))
+        return old[keep][:room], seen[keep][:room]
+
+    def _target_valid(
+        self,
+        depth: kernels.F32,
+        intrinsics: CameraIntrinsics,
+        T_base_camera: Transform,
+        center: Array,
+        span: tuple[float, float],
+    ) -> float:
+        """Share of valid pixels over the crop; 0 where the crop lies outside the image."""
+        center_camera = T_base_camera.inverse().apply(center)
+        if center_camera[2] <= 0.0:
+            return 0.0
+        u, v = project(center_camera, intrinsics)[0]
+        radius = min(intrinsics.fx, intrinsics.fy) * self.config.crop_radius / center_camera[2]
+        valid, total = kernels.count_valid_disk(depth, u, v, radius, *span)
+        return valid / total if total else 0.0
+
+    def _residual(
+        self,
+        depth: kernels.F32,
+        view: tuple[Array, Array, Array],
+        span: tuple[float, float],
+        support: Support,
+        body: tuple[Array, Array, Array],
+    ) -> float:
+        """Median distance of robot-looking points to the surface of the model; NaN where it is not seen."""
+        k, R, t = view
+        stride = max(1, round(np.sqrt(depth.size / 4800)))
+        v, u = np.mgrid[0 : depth.shape[0] : stride, 0 : depth.shape[1] : stride]
+        d = depth[::stride, ::stride].astype(np.float64)
+        valid = (d >= span[0]) & (d <= span[1])
+        d, u, v = d[valid], u[valid], v[valid]
+        camera = np.column_stack([(u - k[2]) / k[0] * d, (v - k[3]) / k[1] * d, d])
+        base = camera @ R.T + t
+        above = base[:, 2] - (base[:, :2] @ support.plane[:2] + support.plane[2])
+        base = base[above > 3.0 * _RESIDUAL_BAND]
+        distance = np.abs(kernels.body_distances(base, *body))
+        near = distance[distance < _RESIDUAL_BAND]
+        return float(np.median(near)) if len(near) >= _RESIDUAL_POINTS else float("nan")
+
+    def _choose(self, points: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Indices of the points to keep: farthest point sampling, or all of them over and over."""
+        wanted, count = self.config.points, len(points)
+        if count < self.config.min_points:
+            return np.empty(0, np.int64)
+        if count <= wanted:
+            return np.arange(wanted) % count
+        height = 3 if count < 2000 else 5
+        chosen = fpsample.bucket_fps_kdline_sampling(points, wanted, h=height, start_idx=0)
+        return np.asarray(chosen, np.int64)
+
+
+def fit_support(candidates: Array, expected_height: float) -> Support:
+    """Fit z = a x + b y + c to the largest level layer among points.
+
+    Args:
+        candidates: (M, 3) metres, base frame, near the expected height.
+        expected_height: Metres; answered where too few points lie in a layer.
+    """
+    expected = Support(np.array([0.0, 0.0, expected_height]), float("nan"))
+    if len(candidates) < 60:
+        return expected
+    z = candidates[:, 2]
+    counts, edges = np.histogram(z, bins=max(4, int(np.ptp(z) / 0.003)))
+    layer = int(np.argmax(counts))
+    plane = np.array([0.0, 0.0, 0.5 * (edges[layer] + edges[layer + 1])])
+    reach = 0.012
+    for _ in range(4):
+        residual = z - (candidates[:, :2] @ plane[:2] + plane[2])
+        chosen = candidates[np.abs(residual) <= reach]
+        if len(chosen) < 60:
+            return expected
+        A = np.column_stack([chosen[:, :2], np.ones(len(chosen))])
+        plane = np.linalg.lstsq(A, chosen[:, 2], rcond=None)[0]
+        residual = chosen[:, 2] - A @ plane
+        sigma = 1.4826 * float(np.median(np.abs(residual)))
+        reach = max(3.0 * sigma, 0.003)
+    if np.hypot(plane[0], plane[1]) > 0.1:  # over 6 degrees: some object's slope, not the table
+        return expected
+    return Support(plane, sigma)
+
+
+def _check_finite(name: str, *values: Array) -> None:
+    for value in values:
+        if not np.isfinite(value).all():
+            raise BridgeError(ErrorCode.BAD_INPUT, f"{name} is not finite: {np.asarray(value).tolist()}")
