@@ -1,0 +1,1 @@
+"""Data generation and training of the learned parts."""
