@@ -26,7 +26,9 @@ class Diagnostics:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", qos.RELIABLE)
         self._status = DiagnosticStatus(
-            level=STALE, name=node.get_fully_qualified_name().lstrip("/"), hardware_id=hardware_id
+            level=STALE,
+            name=node.get_fully_qualified_name().lstrip("/"),
+            hardware_id=hardware_id,
         )
         self._timer = node.create_timer(period, self.publish)
 

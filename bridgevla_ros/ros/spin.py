@@ -9,7 +9,12 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import rclpy
-from rclpy.executors import Executor, ExternalShutdownException, ShutdownException, SingleThreadedExecutor
+from rclpy.executors import (
+    Executor,
+    ExternalShutdownException,
+    ShutdownException,
+    SingleThreadedExecutor,
+)
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
@@ -61,7 +66,8 @@ def spin(node: Node, *, stop: StopFlag | None = None, executor: Executor | None 
                 node.get_logger().error(f"{error}{remedy}", throttle_duration_sec=1.0)
             except Exception:
                 node.get_logger().error(
-                    f"UNEXPECTED failure in a callback:\n{traceback.format_exc()}", throttle_duration_sec=1.0
+                    f"UNEXPECTED failure in a callback:\n{traceback.format_exc()}",
+                    throttle_duration_sec=1.0,
                 )
     finally:
         loop.remove_node(node)

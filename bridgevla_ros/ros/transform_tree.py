@@ -49,7 +49,15 @@ class TransformTree:
         self.memory = memory
         self._edges: dict[str, _Edge] = {}
 
-    def add(self, transform: Transform, parent: str, child: str, stamp: float, *, fixed: bool = False) -> None:
+    def add(
+        self,
+        transform: Transform,
+        parent: str,
+        child: str,
+        stamp: float,
+        *,
+        fixed: bool = False,
+    ) -> None:
         """Take in T_parent_child. A child that changes its parent forgets the old one.
 
         Args:
@@ -65,7 +73,8 @@ class TransformTree:
         while ancestor is not None:
             if ancestor == child:
                 raise BridgeError(
-                    ErrorCode.NO_TRANSFORM, f"transform {parent} -> {child} would close a loop of frames"
+                    ErrorCode.NO_TRANSFORM,
+                    f"transform {parent} -> {child} would close a loop of frames",
                 )
             above = self._edges.get(ancestor)
             ancestor = above.parent if above else None

@@ -47,7 +47,10 @@ def duration_to_msg(seconds: float) -> Duration:
     """Seconds to a message duration, rounded to the nanosecond."""
     if not math.isfinite(seconds):
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"duration {seconds} is not a time", value=seconds, unit="s"
+            ErrorCode.BAD_INPUT,
+            f"duration {seconds} is not a time",
+            value=seconds,
+            unit="s",
         )
     sec, nanosec = _split(seconds)
     return Duration(sec=sec, nanosec=nanosec)
@@ -105,16 +108,18 @@ def transform_from_msg(msg: TransformMsg) -> Transform:
     return _rigid((t.x, t.y, t.z), msg.rotation, "transform")
 
 
-def transform_stamped_to_msg(
-    transform: Transform, parent: str, child: str, stamp: float
-) -> TransformStamped:
+def transform_stamped_to_msg(transform: Transform, parent: str, child: str, stamp: float) -> TransformStamped:
     """T_parent_child at a time."""
     return TransformStamped(
-        header=header(stamp, parent), child_frame_id=child, transform=transform_to_msg(transform)
+        header=header(stamp, parent),
+        child_frame_id=child,
+        transform=transform_to_msg(transform),
     )
 
 
-def transform_stamped_from_msg(msg: TransformStamped) -> tuple[Transform, str, str, float]:
+def transform_stamped_from_msg(
+    msg: TransformStamped,
+) -> tuple[Transform, str, str, float]:
     """T_parent_child, parent, child, seconds; leading slashes of frame names are dropped."""
     return (
         transform_from_msg(msg.transform),
@@ -139,7 +144,9 @@ def poses_to_msg(position: Array, quat: Array) -> list[Pose]:
     return [
         Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=a, y=b, z=c, w=d))
         for (x, y, z), (a, b, c, d) in zip(
-            np.asarray(position, float).tolist(), np.asarray(quat, float).tolist(), strict=True
+            np.asarray(position, float).tolist(),
+            np.asarray(quat, float).tolist(),
+            strict=True,
         )
     ]
 
@@ -148,7 +155,8 @@ def poses_from_msg(poses: list[Pose]) -> tuple[Array, Array]:
     """Poses to (K, 3) metres and (K, 4) x, y, z, w."""
     position = np.array([(p.position.x, p.position.y, p.position.z) for p in poses], float)
     quat = np.array(
-        [(p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w) for p in poses], float
+        [(p.orientation.x, p.orientation.y, p.orientation.z, p.orientation.w) for p in poses],
+        float,
     )
     return position.reshape(-1, 3), quat.reshape(-1, 4)
 
@@ -164,5 +172,7 @@ def code_from_msg(code: int) -> ErrorCode:
         return ErrorCode(code)
     except ValueError:
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"error code {code} is not in the table", value=float(code)
+            ErrorCode.BAD_INPUT,
+            f"error code {code} is not in the table",
+            value=float(code),
         ) from None

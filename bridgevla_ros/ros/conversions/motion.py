@@ -15,7 +15,13 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
-from bridgevla_ros.core.types import ActionChunk, ArmCommand, Lease, Progress, StreamerState
+from bridgevla_ros.core.types import (
+    ActionChunk,
+    ArmCommand,
+    Lease,
+    Progress,
+    StreamerState,
+)
 from bridgevla_ros.ros.conversions.common import (
     code_from_msg,
     duration_from_msg,
@@ -44,7 +50,10 @@ def _points_to_msg(times: Array, position: Array, velocity: Array) -> list[Joint
 
 
 def _points_from_msg(
-    points: Sequence[JointTrajectoryPoint], names: Sequence[str], joint_names: Sequence[str], what: str
+    points: Sequence[JointTrajectoryPoint],
+    names: Sequence[str],
+    joint_names: Sequence[str],
+    what: str,
 ) -> tuple[Array, Array, Array]:
     """(M,) seconds, (M, 7) rad, (M, 7) rad/s in the order of ``joint_names``; missing velocities are 0."""
     missing = [name for name in joint_names if name not in names]
@@ -57,15 +66,20 @@ def _points_from_msg(
     order = [list(names).index(name) for name in joint_names]
     if any(len(p.positions) != len(names) or len(p.velocities) not in (0, len(names)) for p in points):
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"{what} has points of another length than its {len(names)} joints"
+            ErrorCode.BAD_INPUT,
+            f"{what} has points of another length than its {len(names)} joints",
         )
     times = np.array([duration_from_msg(p.time_from_start) for p in points])
     position = np.array([p.positions for p in points], float).reshape(len(points), len(names))[:, order]
     velocity = np.array(
-        [p.velocities if len(p.velocities) else [0.0] * len(names) for p in points], float
+        [p.velocities if len(p.velocities) else [0.0] * len(names) for p in points],
+        float,
     ).reshape(len(points), len(names))[:, order]
     if not np.isfinite(position).all() or not np.isfinite(velocity).all():
-        raise BridgeError(ErrorCode.BAD_INPUT, f"{what} has positions or velocities that are not finite")
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{what} has positions or velocities that are not finite",
+        )
     return times, position, velocity
 
 
@@ -74,7 +88,7 @@ def action_chunk_to_msg(
 ) -> ActionChunkMsg:
     """Joint and end-effector commands of the next H periods."""
     steps = len(chunk.joints)
-    times = chunk.dt * np.arange(1, steps + 1)
+    times = floats(chunk.dt * np.arange(1, steps + 1))
     return ActionChunkMsg(
         header=header(chunk.stamp, frame),
         guidance_id=chunk.guidance_id,
@@ -190,7 +204,10 @@ def lease_to_msg(lease: Lease, frame: str = "base_link") -> LeaseMsg:
 def lease_from_msg(msg: LeaseMsg) -> Lease:
     """Permission to move."""
     return Lease(
-        stamp_from_msg(msg.header.stamp), duration_from_msg(msg.duration), msg.task_id, msg.guidance_id
+        stamp_from_msg(msg.header.stamp),
+        duration_from_msg(msg.duration),
+        msg.task_id,
+        msg.guidance_id,
     )
 
 
@@ -205,7 +222,11 @@ def arm_command_to_msgs(
     )
     pose = PoseStamped(header=header(command.stamp, frame), pose=pose_to_msg(command.T_base_tcp))
     width = command.gripper_width
-    return trajectory, pose, None if math.isnan(width) else gripper_command_to_msg(width)
+    return (
+        trajectory,
+        pose,
+        None if math.isnan(width) else gripper_command_to_msg(width),
+    )
 
 
 def arm_command_from_msgs(
@@ -235,12 +256,12 @@ def joint_trajectory_from_msg(
         BridgeError: BAD_INPUT where a joint is missing, lengths disagree, a value is not finite, there
             are no points or time does not grow.
     """
-    times, position, velocity = _points_from_msg(
-        msg.points, msg.joint_names, joint_names, "joint trajectory"
-    )
+    times, position, velocity = _points_from_msg(msg.points, msg.joint_names, joint_names, "joint trajectory")
     if len(times) == 0 or (np.diff(times) <= 0).any():
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"joint trajectory has times {times.tolist()}; they must grow", unit="s"
+            ErrorCode.BAD_INPUT,
+            f"joint trajectory has times {times.tolist()}; they must grow",
+            unit="s",
         )
     return stamp_from_msg(msg.header.stamp), times, position, velocity
 
@@ -254,6 +275,8 @@ def gripper_command_from_msg(msg: Float64MultiArray) -> float:
     """Metres between the finger pads; BAD_INPUT unless it is one finite number."""
     if len(msg.data) != 1 or not math.isfinite(msg.data[0]):
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"gripper command {list(msg.data)}; expected one width in metres", unit="m"
+            ErrorCode.BAD_INPUT,
+            f"gripper command {list(msg.data)}; expected one width in metres",
+            unit="m",
         )
     return float(msg.data[0])

@@ -237,7 +237,13 @@ def guidance_from_msg(msg: GuidanceMsg) -> Guidance:
     linear = np.array([(t.linear.x, t.linear.y, t.linear.z) for t in msg.twists], float)
     angular = np.array([(t.angular.x, t.angular.y, t.angular.z) for t in msg.twists], float)
     progress = floats(msg.progress)
-    samples = {len(progress), len(position), len(msg.twists), len(msg.nominal_time), len(msg.kinds)}
+    samples = {
+        len(progress),
+        len(position),
+        len(msg.twists),
+        len(msg.nominal_time),
+        len(msg.kinds),
+    }
     events = {len(msg.event_progress), len(msg.gripper_events), len(msg.event_widths)}
     contacts = {len(msg.contact_positions), len(msg.contact_progress)}
     if max(len(samples), len(events), len(contacts)) > 1 or (np.diff(progress) <= 0).any():
@@ -276,7 +282,8 @@ def path_to_msg(stamp: float, frame: str, position: Array, quat: Array) -> Path:
     """(K, 3) metres and (K, 4) x, y, z, w to a path, for people."""
     head = header(stamp, frame)
     return Path(
-        header=head, poses=[PoseStamped(header=head, pose=pose) for pose in poses_to_msg(position, quat)]
+        header=head,
+        poses=[PoseStamped(header=head, pose=pose) for pose in poses_to_msg(position, quat)],
     )
 
 
@@ -323,5 +330,7 @@ def _member(enum: type[_E], value: int, what: str) -> _E:
     except ValueError:
         known = [f"{m.value} {m.name}" for m in enum]
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"{what} {value}; expected one of {known}", value=float(value)
+            ErrorCode.BAD_INPUT,
+            f"{what} {value}; expected one of {known}",
+            value=float(value),
         ) from None

@@ -14,7 +14,13 @@ from sensor_msgs.msg import JointState as JointStateMsg
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
-from bridgevla_ros.core.types import CameraIntrinsics, Cloud, DepthQuality, JointState, RgbdFrame
+from bridgevla_ros.core.types import (
+    CameraIntrinsics,
+    Cloud,
+    DepthQuality,
+    JointState,
+    RgbdFrame,
+)
 from bridgevla_ros.ros.conversions.common import code_from_msg, header, stamp_from_msg
 
 GRIPPER_JOINT = "gripper_width"
@@ -71,9 +77,7 @@ def _rows(msg: Image, pixel_bytes: int) -> NDArray[np.uint8]:
     return data[: msg.height * msg.step].reshape(msg.height, msg.step)[:, :used]
 
 
-def depth_to_msg(
-    depth: NDArray[np.float32], stamp: float, frame: str, encoding: str = "16UC1"
-) -> Image:
+def depth_to_msg(depth: NDArray[np.float32], stamp: float, frame: str, encoding: str = "16UC1") -> Image:
     """(H, W) metres to 16UC1 (millimetres, 0 where invalid or beyond 65.535 m) or 32FC1 (metres)."""
     height, width = depth.shape
     if encoding == "16UC1":
@@ -84,7 +88,8 @@ def depth_to_msg(
         data, step = np.ascontiguousarray(depth, "<f4").tobytes(), 4 * width
     else:
         raise BridgeError(
-            ErrorCode.BAD_INPUT, f"depth encoding {encoding!r}; expected one of ['16UC1', '32FC1']"
+            ErrorCode.BAD_INPUT,
+            f"depth encoding {encoding!r}; expected one of ['16UC1', '32FC1']",
         )
     return Image(
         header=header(stamp, frame),
@@ -102,7 +107,12 @@ def depth_from_msg(msg: Image) -> NDArray[np.float32]:
     from bridgevla_ros.core.camera import decode_depth
 
     return decode_depth(
-        memoryview(msg.data), msg.encoding, msg.height, msg.width, msg.step, bool(msg.is_bigendian)
+        memoryview(msg.data),
+        msg.encoding,
+        msg.height,
+        msg.width,
+        msg.step,
+        bool(msg.is_bigendian),
     )
 
 
@@ -151,7 +161,13 @@ def intrinsics_from_msg(msg: CameraInfo) -> CameraIntrinsics:
             remedy="publish full images, or camera_info of the image that is published",
         )
     return CameraIntrinsics(
-        msg.width, msg.height, float(fx), float(fy), float(cx), float(cy), msg.header.frame_id
+        msg.width,
+        msg.height,
+        float(fx),
+        float(fy),
+        float(cx),
+        float(cy),
+        msg.header.frame_id,
     )
 
 
@@ -208,7 +224,10 @@ def frame_from_msgs(
                 remedy="have the driver publish depth registered (aligned) to colour",
             )
     return RgbdFrame(
-        stamp_from_msg(depth.header.stamp), rgb_from_msg(rgb), depth_from_msg(depth), intrinsics
+        stamp_from_msg(depth.header.stamp),
+        rgb_from_msg(rgb),
+        depth_from_msg(depth),
+        intrinsics,
     )
 
 
@@ -217,8 +236,14 @@ def joint_state_to_msg(state: JointState, joint_names: Sequence[str], frame: str
     return JointStateMsg(
         header=header(state.stamp, frame),
         name=[*joint_names, GRIPPER_JOINT],
-        position=[*np.asarray(state.position, float).tolist(), float(state.gripper_width)],
-        velocity=[*np.asarray(state.velocity, float).tolist(), float(state.gripper_velocity)],
+        position=[
+            *np.asarray(state.position, float).tolist(),
+            float(state.gripper_width),
+        ],
+        velocity=[
+            *np.asarray(state.velocity, float).tolist(),
+            float(state.gripper_velocity),
+        ],
     )
 
 
@@ -323,9 +348,7 @@ def cloud_from_msg(msg: PointCloud2, center_base: Array | None = None, guidance_
     )
 
 
-def depth_quality_to_msg(
-    quality: DepthQuality, frame: str = "camera_color_optical_frame"
-) -> DepthQualityMsg:
+def depth_quality_to_msg(quality: DepthQuality, frame: str = "camera_color_optical_frame") -> DepthQualityMsg:
     """Level is BAD where there is a code, POOR where less than half of the pixels are valid."""
     level = (
         DepthQualityMsg.BAD

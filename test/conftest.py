@@ -1,0 +1,131 @@
+"""Every test process speaks on a ROS domain of its own, on this machine only."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _free_domain() -> int:
+    """A domain id whose discovery port nobody on this machine holds (ports: 7400 + 250 * id)."""
+    import socket
+
+    order = list(range(1, 100))
+    random.Random(os.getpid()).shuffle(order)
+    for domain in order:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", 7400 + 250 * domain + 10))
+                return domain
+            except OSError:
+                continue
+    raise RuntimeError("no free ROS domain")
+
+
+os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.pop("ROS_LOCALHOST_ONLY", None)
+os.environ.setdefault("MUJOCO_GL", "osmesa")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+_PROFILE = ROOT / "config" / "fastdds.xml"
+if _PROFILE.exists():
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(_PROFILE))
+    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(_PROFILE))
+
+
+@pytest.fixture(scope="module")
+def ros() -> Iterator[None]:
+    """rclpy, up for one test file."""
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    yield
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def node(ros: None) -> Iterator[object]:
+    """A plain node for talking to whatever is under test."""
+    import rclpy
+
+    made = rclpy.create_node(f"test_{os.getpid()}")
+    yield made
+    made.destroy_node()
+
+
+class Processes:
+    """Node processes of a test, each in a process group of its own."""
+
+    def __init__(self) -> None:
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    def start(self, command: Sequence[str], log: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a command; its output goes to ``log``, else to pytest's."""
+        output = log.open("wb") if log else None
+        process = subprocess.Popen(
+            list(command),
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            start_new_session=True,
+            cwd=ROOT,
+        )
+        if output:
+            output.close()
+        self.running.append(process)
+        return process
+
+    def node(self, module: str, *ros_args: str, log: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start ``python -m bridgevla_ros.nodes.<module> --ros-args ...``."""
+        command = [sys.executable, "-m", f"bridgevla_ros.nodes.{module}"]
+        return self.start([*command, "--ros-args", *ros_args] if ros_args else command, log)
+
+    def stop(self) -> None:
+        """SIGTERM, five seconds, then SIGKILL, to each group."""
+        for process in self.running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 5.0
+        for process in self.running:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.05))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(5.0)
+        self.running.clear()
+
+
+@pytest.fixture
+def processes() -> Iterator[Processes]:
+    """Starts node processes and ends them with the test."""
+    group = Processes()
+    yield group
+    group.stop()
+
+
+@pytest.fixture
+def spin_until() -> Callable[..., bool]:
+    """``spin_until(node, condition, timeout)``: serve a node until the condition holds."""
+
+    def wait(node: object, condition: Callable[[], bool], timeout: float = 5.0) -> bool:
+        import rclpy
+
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if condition():
+                return True
+            rclpy.spin_once(node, timeout_sec=0.05)
+        return condition()
+
+    return wait

@@ -1,0 +1,451 @@
+"""Core types survive the trip through their messages; nonsense on the wire is refused."""
+
+from __future__ import annotations
+
+import array
+import math
+import time
+from dataclasses import fields, is_dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.spatial.transform import Rotation
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.types import (
+    ActionChunk,
+    ArmCommand,
+    CameraIntrinsics,
+    Cloud,
+    DepthQuality,
+    GripperEvent,
+    Guidance,
+    JointState,
+    Keypoint,
+    Lease,
+    PlanRequest,
+    Progress,
+    RgbdFrame,
+    Role,
+    StreamerState,
+    Waypoint,
+    WaypointKind,
+    WaypointPlan,
+)
+from bridgevla_ros.ros import conversions
+
+settings.register_profile("quick", max_examples=20, deadline=None, derandomize=True)
+settings.load_profile("quick")
+
+JOINTS = tuple(f"joint{i}" for i in range(1, 8))
+
+
+def assert_same(a: Any, b: Any, path: str = "") -> None:
+    """Equal field by field; floats to float32's precision (many fields travel so), NaN equals NaN."""
+    if is_dataclass(a):
+        assert type(a) is type(b), path
+        for f in fields(a):
+            assert_same(getattr(a, f.name), getattr(b, f.name), f"{path}.{f.name}")
+    elif isinstance(a, np.ndarray):
+        assert np.shape(a) == np.shape(b), path
+        np.testing.assert_allclose(b, a, rtol=1e-6, atol=1e-9, err_msg=path)
+    elif isinstance(a, tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    elif isinstance(a, float):
+        assert (math.isnan(a) and math.isnan(b)) or b == pytest.approx(a, rel=1e-6, abs=1e-9), path
+    else:
+        assert a == b, path
+        if isinstance(a, IntEnum):
+            assert type(a) is type(b), path
+
+
+finite = st.floats(-100.0, 100.0, allow_nan=False, width=32)
+unit = st.floats(0.0, 1.0, width=32)
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+seeds = st.integers(0, 2**64 - 1)
+# Simulated time to the nanosecond, and wall-clock time.
+stamps = st.one_of(
+    st.integers(0, 10**13).map(lambda ns: ns / 1e9),
+    st.floats(1.7e9, 1.9e9, allow_nan=False),
+)
+codes = st.sampled_from(list(ErrorCode))
+vectors = arrays(np.float64, 3, elements=finite)
+pixels = arrays(np.float64, 2, elements=st.floats(0, 640, width=32))
+rotations = arrays(np.float64, 3, elements=st.floats(-3, 3)).map(
+    lambda v: Rotation.from_rotvec(v).as_matrix()
+)
+transforms = st.builds(Transform, vectors, rotations)
+
+
+@st.composite
+def guidances(draw: st.DrawFn) -> Guidance:
+    k, e, c = draw(st.integers(0, 30)), draw(st.integers(0, 3)), draw(st.integers(0, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    quat = Rotation.random(k, random_state=1).as_quat() if k else np.zeros((0, 4))
+    return Guidance(
+        stamp=draw(stamps),
+        base_frame="base_link",
+        guidance_id=draw(text),
+        plan_id=draw(text),
+        task_id=draw(text),
+        progress=np.linspace(0, 1, k),
+        nominal_time=np.linspace(0, 9, k),
+        position=rng.normal(size=(k, 3)),
+        quat=quat,
+        linear_velocity=rng.normal(size=(k, 3)),
+        angular_velocity=rng.normal(size=(k, 3)),
+        event_progress=np.sort(rng.random(e)),
+        events=tuple(draw(st.sampled_from(list(GripperEvent))) for _ in range(e)),
+        event_width=rng.random(e) * 0.08,
+        kind=rng.integers(0, 4, k),
+        contact_position=rng.normal(size=(c, 3)),
+        contact_progress=np.sort(rng.random(c)),
+        code=draw(codes),
+        message=draw(text),
+        value=draw(st.one_of(finite, st.just(math.nan))),
+        limit=draw(finite),
+        unit=draw(text),
+    )
+
+
+@st.composite
+def chunks(draw: st.DrawFn) -> ActionChunk:
+    h = draw(st.integers(1, 16))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    return ActionChunk(
+        stamp=draw(stamps),
+        guidance_id=draw(text),
+        task_id=draw(text),
+        sequence=draw(st.integers(0, 2**32 - 1)),
+        seed=draw(seeds),
+        dt=draw(st.floats(0.01, 0.2)),
+        execute_steps=draw(st.integers(1, 16)),
+        position=rng.normal(size=(h, 3)),
+        quat=Rotation.random(h, random_state=1).as_quat().reshape(h, 4),
+        joints=rng.normal(size=(h, 7)),
+        joint_velocities=rng.normal(size=(h, 7)),
+        gripper_width=rng.random(h),
+        progress=np.linspace(0, 1, h),
+        guidance_progress=draw(unit),
+        cloud_stamps=tuple(draw(st.lists(stamps, max_size=2))),
+        joint_stamps=tuple(draw(st.lists(stamps, max_size=2))),
+        correction=draw(unit),
+        correction_sigma=draw(st.one_of(unit, st.just(math.nan))),
+        model_sha256=draw(text),
+        source=draw(st.sampled_from(["expert", "ik", "snap"])),
+    )
+
+
+keypoints = st.builds(
+    Keypoint,
+    st.sampled_from(list(Role)),
+    text,
+    pixels,
+    st.one_of(unit, st.just(math.nan)),
+    vectors,
+    unit,
+    unit,
+)
+waypoints = st.builds(
+    Waypoint,
+    transforms,
+    st.sampled_from(list(WaypointKind)),
+    st.sampled_from(list(GripperEvent)),
+    unit,
+    pixels,
+    unit,
+    unit,
+    unit,
+    st.booleans(),
+)
+intrinsics = st.builds(
+    CameraIntrinsics,
+    st.integers(2, 640),
+    st.integers(2, 480),
+    st.floats(1, 1000),
+    st.floats(1, 1000),
+    st.floats(0, 640),
+    st.floats(0, 480),
+    st.just("camera"),
+)
+plans = st.builds(
+    WaypointPlan,
+    stamp=stamps,
+    camera_frame=st.just("camera"),
+    base_frame=text,
+    plan_id=text,
+    task_id=text,
+    request_id=text,
+    instruction=text,
+    subgoal=text,
+    step=st.integers(0, 9),
+    steps_total=st.integers(0, 9),
+    anchors=st.lists(keypoints, max_size=2).map(tuple),
+    waypoints=st.lists(waypoints, max_size=6).map(tuple),
+    T_base_camera=transforms,
+    intrinsics=intrinsics,
+    model=text,
+    model_sha256=text,
+    seed=seeds,
+    digest=text,
+    null_probability=unit,
+    code=codes,
+    message=text,
+    candidates=st.lists(text, max_size=3).map(tuple),
+    latency=unit,
+)
+requests = st.builds(PlanRequest, stamps, text, text, text, st.integers(0, 9), st.integers(0, 2), seeds)
+progresses = st.builds(
+    Progress,
+    stamps,
+    text,
+    unit,
+    st.integers(0, 9),
+    st.sampled_from(list(StreamerState)),
+    unit,
+    unit,
+    codes,
+    text,
+    st.one_of(finite, st.just(math.nan)),
+    finite,
+    text,
+)
+qualities = st.builds(
+    DepthQuality,
+    stamps,
+    unit,
+    unit,
+    unit,
+    st.integers(0, 10**6),
+    unit,
+    st.just(math.nan),
+    codes,
+)
+leases = st.builds(Lease, stamps, st.integers(0, 10**10).map(lambda ns: ns / 1e9), text, text)
+
+
+@given(stamps)
+def test_stamp_to_message_and_back_is_exact(stamp: float) -> None:
+    assert conversions.stamp_from_msg(conversions.stamp_to_msg(stamp)) == stamp
+
+
+@given(st.integers(0, 10**7), st.integers(0, 999_999_999))
+def test_simulated_stamps_keep_every_nanosecond(sec: int, nanosec: int) -> None:
+    msg = Time(sec=sec, nanosec=nanosec)
+    assert conversions.stamp_to_msg(conversions.stamp_from_msg(msg)) == msg
+
+
+def test_a_stamp_that_is_no_time_is_refused() -> None:
+    with pytest.raises(BridgeError, match="BAD_INPUT"):
+        conversions.stamp_to_msg(math.nan)
+
+
+@given(transforms)
+def test_poses_and_transforms(transform: Transform) -> None:
+    for back in (
+        conversions.pose_from_msg(conversions.pose_to_msg(transform)),
+        conversions.transform_from_msg(conversions.transform_to_msg(transform)),
+    ):
+        np.testing.assert_allclose(back.matrix(), transform.matrix(), atol=1e-9)
+
+
+def test_a_zero_quaternion_is_refused() -> None:
+    msg = conversions.pose_to_msg(Transform.identity())
+    msg.orientation.w = 0.0
+    with pytest.raises(BridgeError, match="no pose"):
+        conversions.pose_from_msg(msg)
+
+
+@given(plans)
+def test_waypoint_plan(plan: WaypointPlan) -> None:
+    msg = conversions.waypoint_plan_to_msg(plan)
+    assert len(msg.poses_base) == len(plan.waypoints)
+    assert_same(plan, conversions.waypoint_plan_from_msg(msg))
+
+
+@given(requests)
+def test_plan_request(request: PlanRequest) -> None:
+    assert_same(
+        request,
+        conversions.plan_request_from_msg(conversions.plan_request_to_msg(request)),
+    )
+
+
+@given(guidances())
+def test_guidance(guidance: Guidance) -> None:
+    assert_same(guidance, conversions.guidance_from_msg(conversions.guidance_to_msg(guidance)))
+
+
+@given(chunks(), st.permutations(range(7)))
+def test_action_chunk_in_any_joint_order(chunk: ActionChunk, order: list[int]) -> None:
+    msg = conversions.action_chunk_to_msg(chunk, JOINTS)
+    msg.joint_names = [msg.joint_names[i] for i in order]
+    for point in msg.joints:
+        point.positions = [point.positions[i] for i in order]
+        point.velocities = [point.velocities[i] for i in order]
+    assert_same(chunk, conversions.action_chunk_from_msg(msg, JOINTS))
+
+
+@given(progresses)
+def test_progress(progress: Progress) -> None:
+    assert_same(progress, conversions.progress_from_msg(conversions.progress_to_msg(progress)))
+
+
+@given(qualities)
+def test_depth_quality(quality: DepthQuality) -> None:
+    assert_same(
+        quality,
+        conversions.depth_quality_from_msg(conversions.depth_quality_to_msg(quality)),
+    )
+
+
+@given(leases)
+def test_lease(lease: Lease) -> None:
+    assert_same(lease, conversions.lease_from_msg(conversions.lease_to_msg(lease)))
+
+
+@given(stamps, st.integers(0, 100), transforms, st.one_of(unit, st.just(math.nan)))
+def test_arm_command(stamp: float, seed: int, pose: Transform, width: float) -> None:
+    rng = np.random.default_rng(seed)
+    command = ArmCommand(
+        stamp,
+        np.array([0.01, 0.05, 0.2]),
+        rng.normal(size=(3, 7)),
+        rng.normal(size=(3, 7)),
+        pose,
+        width,
+    )
+    msgs = conversions.arm_command_to_msgs(command, JOINTS)
+    assert (msgs[2] is None) == math.isnan(width)
+    assert_same(command, conversions.arm_command_from_msgs(*msgs, JOINTS))
+
+
+@given(st.permutations(range(8)), st.integers(0, 100))
+def test_joint_states_are_matched_by_name(order: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    state = JointState(1.5, rng.normal(size=7), rng.normal(size=7), 0.03, -0.01)
+    msg = conversions.joint_state_to_msg(state, JOINTS)
+    msg.name = [msg.name[i] for i in order] + ["some_other_joint"]
+    msg.position = [msg.position[i] for i in order] + [9.0]
+    msg.velocity = [msg.velocity[i] for i in order] + [9.0]
+    assert_same(state, conversions.joint_state_from_msg(msg, JOINTS))
+
+
+def test_a_missing_joint_is_named() -> None:
+    msg = conversions.joint_state_to_msg(JointState(0.0, np.zeros(7), np.zeros(7), 0.0), (*JOINTS[:6], "x"))
+    with pytest.raises(BridgeError, match="joint7"):
+        conversions.joint_state_from_msg(msg, JOINTS)
+
+
+@given(
+    arrays(np.float32, (20, 3), elements=st.floats(-2, 2, width=32)),
+    arrays(np.float32, 20, elements=st.floats(0, 9, width=32)),
+)
+def test_cloud(points: np.ndarray, age: np.ndarray) -> None:
+    cloud = Cloud(2.25, points, age, np.array([0.5, 0.0, 0.1]), "g1")
+    back = conversions.cloud_from_msg(conversions.cloud_to_msg(cloud), cloud.center_base, cloud.guidance_id)
+    assert_same(cloud, back)
+    assert back.points_base.dtype == np.float32
+
+
+def test_points_that_are_not_finite_are_dropped() -> None:
+    points = np.zeros((3, 3), np.float32)
+    points[1, 2] = np.nan
+    msg = conversions.cloud_to_msg(Cloud(0.0, points, np.zeros(3, np.float32), np.full(3, np.nan)))
+    assert len(conversions.cloud_from_msg(msg).points_base) == 2
+
+
+def _frame(height: int = 48, width: int = 64) -> RgbdFrame:
+    rng = np.random.default_rng(0)
+    return RgbdFrame(
+        3.125,
+        rng.integers(0, 255, (height, width, 3), dtype=np.uint8),
+        rng.uniform(0.3, 2.0, (height, width)).astype(np.float32),
+        CameraIntrinsics(width, height, 60.0, 61.0, 31.5, 23.5),
+    )
+
+
+@pytest.mark.parametrize(("encoding", "tolerance"), [("32FC1", 0.0), ("16UC1", 0.00051)])
+def test_rgbd_frame(encoding: str, tolerance: float) -> None:
+    frame = _frame()
+    back = conversions.frame_from_msgs(*conversions.frame_to_msgs(frame, encoding))
+    assert back.stamp == frame.stamp
+    np.testing.assert_array_equal(back.rgb, frame.rgb)
+    np.testing.assert_allclose(back.depth, frame.depth, atol=tolerance)
+    assert_same(frame.intrinsics, back.intrinsics)
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"])
+def test_colour_encodings_with_padded_rows(encoding: str) -> None:
+    rgb = _frame(4, 5).rgb
+    if encoding == "mono8":
+        rgb = np.repeat(rgb[..., :1], 3, axis=2)
+    alpha = np.full((4, 5, 1), 7, np.uint8)
+    pixels = {
+        "rgb8": rgb,
+        "bgr8": rgb[..., ::-1],
+        "rgba8": np.concatenate([rgb, alpha], 2),
+        "bgra8": np.concatenate([rgb[..., ::-1], alpha], 2),
+        "mono8": rgb[..., :1],
+    }[encoding]
+    padded = np.concatenate([pixels.reshape(4, -1), np.full((4, 3), 99, np.uint8)], axis=1)
+    msg = conversions.rgb_to_msg(rgb, 0.0, "c")
+    msg.encoding, msg.step = encoding, padded.shape[1]
+    msg.data = array.array("B", padded.tobytes())
+    np.testing.assert_array_equal(conversions.rgb_from_msg(msg), rgb)
+
+
+def test_bad_images_are_refused_by_name() -> None:
+    rgb, info, depth, depth_info = conversions.frame_to_msgs(_frame())
+    small = conversions.frame_to_msgs(_frame(24, 32))
+    with pytest.raises(BridgeError, match="colour is 64x48, depth is 32x24"):
+        conversions.frame_from_msgs(rgb, info, small[2])
+    with pytest.raises(BridgeError, match="camera_info is for 32x24"):
+        conversions.frame_from_msgs(rgb, small[1], depth)
+    rgb.encoding = "yuv422"
+    with pytest.raises(BridgeError, match="yuv422"):
+        conversions.rgb_from_msg(rgb)
+    depth.encoding = "8UC3"
+    with pytest.raises(BridgeError, match="8UC3"):
+        conversions.depth_from_msg(depth)
+    rgb.encoding, rgb.data = "rgb8", rgb.data[:100]
+    with pytest.raises(BridgeError, match="100 bytes"):
+        conversions.rgb_from_msg(rgb)
+    info.p, info.k = [0.0] * 12, [0.0] * 9
+    with pytest.raises(BridgeError, match="not calibrated"):
+        conversions.intrinsics_from_msg(info)
+    depth_info.header.frame_id = "other_camera"
+    with pytest.raises(BridgeError, match="not registered"):
+        conversions.frame_from_msgs(*conversions.frame_to_msgs(_frame())[:3], depth_info)
+
+
+def test_a_chunk_of_unequal_lengths_is_refused() -> None:
+    chunk = ActionChunk(
+        0.0, "g", "t", 0, 0, 0.1, 1, np.zeros((2, 3)), np.tile([0, 0, 0, 1.0], (2, 1)), np.zeros((2, 7)),
+        np.zeros((2, 7)), np.zeros(2), np.zeros(2), 0.0, (), (), 0.0, 0.0, "", "ik",
+    )  # fmt: skip
+    msg = conversions.action_chunk_to_msg(chunk, JOINTS)
+    msg.gripper = msg.gripper[:1]
+    with pytest.raises(BridgeError, match="steps"):
+        conversions.action_chunk_from_msg(msg, JOINTS)
+
+
+def test_a_vga_frame_crosses_in_milliseconds() -> None:
+    """A loop over pixels or an ndarray assigned to uint8[] would take 200 ms and more."""
+    frame = _frame(480, 640)
+    conversions.frame_from_msgs(*conversions.frame_to_msgs(frame))
+    best = math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        conversions.frame_from_msgs(*conversions.frame_to_msgs(frame))
+        best = min(best, time.perf_counter() - start)
+    assert best < 0.1
