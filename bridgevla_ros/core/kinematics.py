@@ -46,6 +46,13 @@ class IkResult:
     iterations: int
 
 
+def _damped_step(jacobian: Array, error: Array, pull: Array, damping: float) -> Array:
+    """dq = J# e + (1 - J# J) pull, with J# = J^T (J J^T + damping)^-1."""
+    square = jacobian @ jacobian.T
+    square.flat[::7] += damping
+    return np.asarray(pull + jacobian.T @ np.linalg.solve(square, error - jacobian @ pull))
+
+
 class ArmModel:
     """Kinematics, limits and body of one arm.
 
@@ -183,7 +190,6 @@ class ArmModel:
         model, data, frame = self._model, self._data, self._tcp
         goal = pin.SE3(target.rotation, target.translation)
         q = np.clip(seed, self.lower, self.upper)
-        eye = np.eye(6)
         step = 0
         while True:
             pin.computeJointJacobians(model, data, q)
@@ -198,10 +204,12 @@ class ArmModel:
                 break
             damping = _DAMPING_FLOOR + _DAMPING_GAIN * float(error @ error)
             pull = _POSTURE_GAIN * (self.null_posture - q)
-            # dq = J# e + (1 - J# J) pull, with J# = J^T (J J^T + damping)^-1.
-            dq = pull + jacobian.T @ np.linalg.solve(
-                jacobian @ jacobian.T + damping * eye, error - jacobian @ pull
-            )
+            dq = _damped_step(jacobian, error, pull, damping)
+            # A joint at its limit that is pushed outwards takes no part: the others do its share.
+            blocked = ((q <= self.lower) & (dq < 0)) | ((q >= self.upper) & (dq > 0))
+            if blocked.any():
+                free = ~blocked
+                dq = np.where(free, _damped_step(jacobian * free, error, pull * free, damping), 0.0)
             largest = float(np.abs(dq).max())
             if largest > _MAX_STEP:
                 dq *= _MAX_STEP / largest
