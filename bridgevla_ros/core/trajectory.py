@@ -286,14 +286,19 @@ class _Samples:
 
 
 def refusal(plan: WaypointPlan, error: BridgeError) -> Guidance:
-    """Guidance without samples that says why."""
+    """Guidance without samples that says why a plan is not followed."""
+    return refused(plan.stamp, plan.base_frame, plan.plan_id, plan.task_id, error)
+
+
+def refused(stamp: float, base_frame: str, plan_id: str, task_id: str, error: BridgeError) -> Guidance:
+    """Like ``refusal``, for a plan that could not even be read."""
     none, vectors = np.empty(0), np.empty((0, 3))
     return Guidance(
-        stamp=plan.stamp,
-        base_frame=plan.base_frame,
+        stamp=stamp,
+        base_frame=base_frame,
         guidance_id="",
-        plan_id=plan.plan_id,
-        task_id=plan.task_id,
+        plan_id=plan_id,
+        task_id=task_id,
         progress=none,
         nominal_time=none,
         position=vectors,
@@ -366,6 +371,22 @@ def window(guidance: Guidance, progress: float, events_done: int, horizon: int, 
             moving, (1 - x) * guidance.angular_velocity[before] + x * guidance.angular_velocity[after], 0.0
         ),
     )
+
+
+def next_contact(guidance: Guidance, progress: float, events_done: int) -> Array | None:
+    """TCP position (3,) of the next CONTACT, metres, base frame: what perception should look at.
+
+    A contact is over when progress is beyond it or its gripper event is done; after the last one it
+    stays the last one. None for a refusal or a guidance without contacts.
+    """
+    if not len(guidance.contact_position):
+        return None
+    for position, at in zip(guidance.contact_position, guidance.contact_progress, strict=True):
+        due = int(np.sum(guidance.event_progress <= at + 1e-9))
+        acts = bool(np.any(np.abs(guidance.event_progress - at) <= 1e-9))
+        if progress <= at + 1e-3 and not (acts and events_done >= due):
+            return np.asarray(position, np.float64)
+    return np.asarray(guidance.contact_position[-1], np.float64)
 
 
 def _check_transform(name: str, transform: Transform) -> None:

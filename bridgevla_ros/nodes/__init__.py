@@ -1,0 +1,1 @@
+"""One thin file per node: convert in, call the core, convert out."""
