@@ -195,8 +195,10 @@ class Setup:
         system = f"{self.distro} {probe_python(self.python)} {platform.machine()}"
         digest = hashlib.sha256(system.encode())
         for item in inputs:
-            path = TREE / item
             digest.update(f"\0{item}\0".encode())
+            if Path(item).is_absolute():  # the name counts, not the content
+                continue
+            path = TREE / item
             files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             for file in files:
                 if file.is_file():

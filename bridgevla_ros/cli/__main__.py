@@ -1,0 +1,7 @@
+"""``python -m bridgevla_ros.cli``."""
+
+import sys
+
+from bridgevla_ros.cli import main
+
+sys.exit(main())
