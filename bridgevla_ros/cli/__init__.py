@@ -1,7 +1,8 @@
 """The command line: ``bridgevla <verb>``, and the same verbs as ``ros2 run bridgevla <verb>``.
 
-A verb is a module with ``add_arguments(parser)`` and ``run(args) -> int``. Modules are imported only when their verb
-is asked for, so that help answers at once.
+A verb is a module with ``add_arguments(parser)`` and ``run(args) -> int``. Modules are imported only when
+their verb is asked for, so that help answers at once.
+"""
 
 from __future__ import annotations
 
