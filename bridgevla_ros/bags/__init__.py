@@ -1,0 +1,1 @@
+"""Recordings of the graph: MCAP bags that rosbag2 and Foxglove read as well."""

@@ -1,0 +1,128 @@
+"""What is published is in the bag, byte for byte; a killed recorder loses a second at most."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from rosbags.rosbag2 import Reader
+
+from bridgevla_ros.bags import recorder as recorder_module
+from bridgevla_ros.bags.definitions import make_typestore
+from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.core.errors import BridgeError
+from bridgevla_ros.core.types import DepthQuality, PlanRequest
+from bridgevla_ros.ros import conversions, qos
+
+
+def test_our_types_hash_as_rosidl_says() -> None:
+    """The bag's type hashes are those that rosidl computed for the generated messages."""
+    import json
+    import sys
+
+    store = make_typestore()
+    share = Path(sys.prefix) / "share" / "bridgevla" / "msg"
+    checked = 0
+    for path in share.glob("*.json"):
+        hashes = {h["type_name"]: h["hash_string"] for h in json.loads(path.read_text())["type_hashes"]}
+        name = f"bridgevla/msg/{path.stem}"
+        assert store.hash_rihs01(name) == hashes[name], name
+        checked += 1
+    assert checked >= 10
+
+
+@pytest.fixture
+def talker(node: Any) -> Callable[[], None]:
+    from bridgevla.msg import DepthQuality as DepthQualityMsg
+    from bridgevla.msg import PlanRequest as PlanRequestMsg
+    from sensor_msgs.msg import Image
+
+    latched = node.create_publisher(PlanRequestMsg, "plan_request", qos.LATCHED)
+    latched.publish(conversions.plan_request_to_msg(PlanRequest(1.5, "t", "r", "put it there")))
+    qualities = node.create_publisher(DepthQualityMsg, "depth_quality", qos.RELIABLE)
+    images = node.create_publisher(Image, "camera/color/image_raw", qos.SENSOR)
+    frame = np.arange(240 * 320 * 3, dtype=np.uint32).astype(np.uint8).reshape(240, 320, 3)
+    count = 0
+
+    def talk() -> None:
+        nonlocal count
+        quality = DepthQuality(count / 100, 0.9, 0.8, 0.01, 512, 0.001, 0.002)
+        qualities.publish(conversions.depth_quality_to_msg(quality))
+        images.publish(conversions.rgb_to_msg(frame, count / 100, "camera"))
+        count += 1
+
+    return talk
+
+
+def _record(processes: Any, path: Path, talk: Callable[[], None], seconds: float) -> Any:
+    process = processes.node("recorder", "-p", f"output:={path}", log=path.parent / "log")
+    deadline = time.monotonic() + 20.0
+    while not path.exists():
+        assert time.monotonic() < deadline, (path.parent / "log").read_text()
+        time.sleep(0.05)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        talk()
+        time.sleep(0.02)
+    return process
+
+
+def test_everything_is_recorded_with_its_qos(processes: Any, tmp_path: Path, talker: Any) -> None:
+    path = tmp_path / "bag"
+    process = _record(processes, path, talker, 2.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0, (tmp_path / "log").read_text()
+
+    bag = Bag(path)
+    requests = list(bag.messages(["/plan_request"]))
+    assert len(requests) == 1  # published before the recorder was there: latched
+    assert conversions.plan_request_from_msg(requests[0].message).instruction == "put it there"
+    qualities = [conversions.depth_quality_from_msg(m.message) for m in bag.messages(["/depth_quality"])]
+    stamps = [q.stamp for q in qualities]
+    assert len(stamps) > 20
+    assert stamps == sorted(stamps)
+    np.testing.assert_allclose(np.diff(stamps), 0.01, atol=1e-9)  # reliable: none is missing
+    image = conversions.rgb_from_msg(bag.last("/camera/color/image_raw"))
+    assert image.shape == (240, 320, 3)
+    assert image[0, 5, 0] == 15
+
+    info = yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert info["storage_identifier"] == "mcap"
+    topics = {
+        t["topic_metadata"]["name"]: t["topic_metadata"]["offered_qos_profiles"]
+        for t in info["topics_with_message_count"]
+    }
+    assert "transient_local" in str(topics["/plan_request"])
+    assert "best_effort" in str(topics["/camera/color/image_raw"])
+    with Reader(path) as reader:  # what others read it with
+        assert reader.message_count == sum(n for _, n in bag.topics().values())
+
+
+def test_a_killed_recorder_leaves_a_readable_bag(processes: Any, tmp_path: Path, talker: Any) -> None:
+    path = tmp_path / "bag"
+    process = _record(processes, path, talker, 3.0)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)
+    assert not (path / "metadata.yaml").exists()
+    qualities = list(Bag(path).messages(["/depth_quality"]))
+    assert len(qualities) > 20
+    assert list(Bag(path).messages(["/plan_request"]))
+
+
+def test_an_existing_folder_is_not_written_over(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    recorder_module.add_arguments(parser)
+    assert recorder_module.run(parser.parse_args(["-o", str(tmp_path)])) == 2
+
+
+def test_a_folder_without_a_bag_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="holds no"):
+        Bag(tmp_path)
