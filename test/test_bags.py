@@ -40,7 +40,9 @@ def test_our_types_hash_as_rosidl_says() -> None:
 
 
 @pytest.fixture
-def talker(node: Any) -> Callable[[], None]:
+def talker(node: Any) -> Callable[[], bool]:
+    """Publishes one message of each kind; says whether somebody hears all of them."""
+
     from bridgevla.msg import DepthQuality as DepthQualityMsg
     from bridgevla.msg import PlanRequest as PlanRequestMsg
     from sensor_msgs.msg import Image
@@ -52,22 +54,24 @@ def talker(node: Any) -> Callable[[], None]:
     frame = np.arange(240 * 320 * 3, dtype=np.uint32).astype(np.uint8).reshape(240, 320, 3)
     count = 0
 
-    def talk() -> None:
+    def talk() -> bool:
         nonlocal count
         quality = DepthQuality(count / 100, 0.9, 0.8, 0.01, 512, 0.001, 0.002)
         qualities.publish(conversions.depth_quality_to_msg(quality))
         images.publish(conversions.rgb_to_msg(frame, count / 100, "camera"))
         count += 1
+        return all(p.get_subscription_count() for p in (latched, qualities, images))
 
     return talk
 
 
-def _record(processes: Any, path: Path, talk: Callable[[], None], seconds: float) -> Any:
+def _record(processes: Any, path: Path, talk: Callable[[], bool], seconds: float) -> Any:
+    """Start the recorder; talk until it hears everything, then for some seconds more."""
     process = processes.node("recorder", "-p", f"output:={path}", log=path.parent / "log")
-    deadline = time.monotonic() + 20.0
-    while not path.exists():
+    deadline = time.monotonic() + 30.0
+    while not talk():
         assert time.monotonic() < deadline, (path.parent / "log").read_text()
-        time.sleep(0.05)
+        time.sleep(0.02)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         talk()
@@ -77,7 +81,7 @@ def _record(processes: Any, path: Path, talk: Callable[[], None], seconds: float
 
 def test_everything_is_recorded_with_its_qos(processes: Any, tmp_path: Path, talker: Any) -> None:
     path = tmp_path / "bag"
-    process = _record(processes, path, talker, 2.5)
+    process = _record(processes, path, talker, 1.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0, (tmp_path / "log").read_text()
 
