@@ -21,13 +21,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOBODY, EXIT_CANCELLED = 0, 1, 2, 3, 130
+STAGES = (
+    "IDLE",
+    "PLANNING",
+    "AWAIT_APPROVAL",
+    "MOVING",
+    "GRIPPING",
+    "VERIFYING",
+    "HOLD",
+    "DONE",
+    "FAILED",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument("instruction", help='plain language, e.g. "put the red cube in the blue bowl"')
     parser.add_argument("--autonomy", choices=("auto", "ask"), default="", help="move at once, or ask first")
-    parser.add_argument("--plan-only", action="store_true", help="plan and show, do not move")
+    parser.add_argument("--plan-only", action="store_true", help="plan, do not move")
     parser.add_argument("--preempt", action="store_true", help="stop a running task first")
     parser.add_argument("--timeout", type=float, default=0.0, help="seconds of ROS time; 0: as configured")
     parser.add_argument(
@@ -45,9 +56,9 @@ def decode(word: str) -> str:
     try:
         return os.fsencode(word).decode("utf-8")
     except UnicodeDecodeError as error:
+        byte = f"byte {error.object[error.start]:#04x} at {error.start}"
         raise ValueError(
-            f"BAD_INPUT: the instruction is not UTF-8 (byte {error.object[error.start]:#04x} at {error.start}); "
-            "type it again, or set the terminal to UTF-8"
+            f"BAD_INPUT: the instruction is not UTF-8 ({byte}); type it again, or set the terminal to UTF-8"
         ) from error
 
 
@@ -87,6 +98,7 @@ class _Follower:
         from bridgevla.msg import TaskStatus, WaypointPlan
         from bridgevla.srv import ApprovePlan
         from rclpy.action import ActionClient
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         from bridgevla_ros.ros import qos
 
@@ -101,13 +113,24 @@ class _Follower:
         self.asked = ""
         self.interrupts = 0
         self.stage = ""
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.row = self.bar.add_task("sent", total=1.0)
         node.create_subscription(WaypointPlan, "plan", self._on_plan, qos.LATCHED)
 
     def follow(self) -> int:
         """Send, show, cancel on Ctrl-C; returns the exit status."""
         old = signal.signal(signal.SIGINT, self._on_interrupt)
         try:
-            return self._follow()
+            with self.bar:
+                return self._follow()
         finally:
             signal.signal(signal.SIGINT, old)
 
@@ -180,6 +203,7 @@ class _Follower:
     def _on_feedback(self, message: Any) -> None:
         self.status = status = message.feedback.status
         line = describe_status(status)
+        self.bar.update(self.row, completed=status.progress, description=line.split(":")[0])
         if line != self.stage:
             self.stage = line
             self.console.print(line, highlight=False, markup=False)
@@ -209,10 +233,12 @@ class _Follower:
             return
         from bridgevla.srv import ApprovePlan
 
+        self.bar.stop()
         try:
             yes = input("move? [y/N] ").strip().lower() in ("y", "yes")
         except EOFError:
             yes = False
+        self.bar.start()
         request = ApprovePlan.Request(plan_id=plan.plan_id, digest=plan.digest, approve=yes)
         request.reason = "" if yes else "refused at the terminal"
         answer = self._until(self.approve.call_async(request))
@@ -239,7 +265,7 @@ class _Follower:
         return EXIT_FAILED
 
     def _explain(self) -> None:
-        """Say what the last status knows of the failure: value, limit, what to do, what could have been meant."""
+        """Say what the last status knows of the failure: value, limit, remedy, candidates."""
         status = self.status
         if status is None:
             return
@@ -264,8 +290,7 @@ def code_name(code: int) -> str:
 
 def describe_status(status: Any) -> str:
     """Return one line for a TaskStatus: stage, step, progress in tens, message."""
-    stages = "IDLE PLANNING AWAIT_APPROVAL MOVING GRIPPING VERIFYING HOLD DONE FAILED".split()
-    names = {getattr(status, name): name.lower().replace("_", " ") for name in stages}
+    names = {getattr(status, name): name.lower().replace("_", " ") for name in STAGES}
     parts = [names.get(status.stage, str(status.stage))]
     if status.steps_total > 1:
         parts.append(f"step {status.step + 1}/{status.steps_total}")
