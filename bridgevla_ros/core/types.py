@@ -299,9 +299,9 @@ class DepthQuality:
         age: Seconds from the stamp to the assessment.
         points_target: Points inside the crop before sampling.
         noise: Metres, standard deviation about the support plane; NaN where none is seen.
-        robot_residual: Metres, median distance of robot-looking points to the robot model; NaN
-            where it is not seen.
-        code: NONE, DEPTH_HOLE, CALIBRATION or SENSOR_LOST.
+        robot_residual: Metres, how far the robot is seen beside its model, across the line of sight;
+            median over the last postures, NaN until it was seen in four.
+        code: NONE, DEPTH_HOLE, CALIBRATION, STALE_IMAGE, SENSOR_LOST, NO_TRANSFORM or BAD_INPUT.
     """
 
     stamp: float

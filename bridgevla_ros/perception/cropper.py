@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,10 +20,18 @@ from bridgevla_ros.perception.config import CropperConfig
 _CAPACITY = 40_000
 """Most voxels of a frame, and most points remembered."""
 _MAX_CELLS = 60_000_000
-_RESIDUAL_BAND = 0.04
-"""Metres; what lies nearer to the model of the robot is taken to be the robot."""
-_RESIDUAL_POINTS = 40
+_RESIDUAL_BAND = 0.05
+"""Metres; what lies nearer to the model of the robot is taken to be the robot ..."""
+_RESIDUAL_HEIGHT = 0.12
+"""... if it is this high above the support, metres, where no objects stand."""
+_FINGER_RADIUS = 0.03
+"""Metres; thinner capsules are fingers, and what they hold would be taken for them."""
+_RESIDUAL_POINTS = 80
 """Fewest robot points that say something about calibration."""
+_POSTURES, _POSTURES_MIN = 12, 4
+"""Postures whose shifts are put together: at most, and before anything is said."""
+_POSTURE_STEP = 0.15
+"""Radians that some joint moves from one posture to the next."""
 
 
 class Body(Protocol):
@@ -84,6 +93,7 @@ class Cropper:
         self._stamp = -np.inf
         self._points = np.empty((0, 3), np.float32)
         self._seen = np.empty(0)
+        self._shifts: deque[tuple[Array, Array]] = deque(maxlen=_POSTURES)
 
     def warm_up(self) -> None:
         """Compile the kernels now (or load them from numba's cache), so that the first frame is on time."""
@@ -165,7 +175,7 @@ class Cropper:
             everything, age = everything[inside], age[inside]
             target_valid = self._target_valid(depth, frame.intrinsics, T_base_camera, center_base, span)
         valid = kernels.count_valid(depth, *span) / depth.size
-        residual = self._residual(depth, view, span, support, (start, end, radius))
+        residual = self._residual(depth, view, span, support, (start, end, radius), joints.position)
         code = ErrorCode.NONE
         if now - frame.stamp > config.max_age:
             code = ErrorCode.STALE_IMAGE
@@ -290,21 +300,35 @@ class Cropper:
         span: tuple[float, float],
         support: Support,
         body: tuple[Array, Array, Array],
+        q: Array,
     ) -> float:
-        """Median distance of robot-looking points to the surface of the model; NaN where it is not seen."""
-        k, R, t = view
-        stride = max(1, round(np.sqrt(depth.size / 4800)))
-        v, u = np.mgrid[0 : depth.shape[0] : stride, 0 : depth.shape[1] : stride]
-        d = depth[::stride, ::stride].astype(np.float64)
-        valid = (d >= span[0]) & (d <= span[1])
-        d, u, v = d[valid], u[valid], v[valid]
-        camera = np.column_stack([(u - k[2]) / k[0] * d, (v - k[3]) / k[1] * d, d])
-        base = camera @ R.T + t
-        above = base[:, 2] - (base[:, :2] @ support.plane[:2] + support.plane[2])
-        base = base[above > 3.0 * _RESIDUAL_BAND]
-        distance = np.abs(kernels.body_distances(base, *body))
-        near = distance[distance < _RESIDUAL_BAND]
-        return float(np.median(near)) if len(near) >= _RESIDUAL_POINTS else float("nan")
+        """How far the robot is seen beside its model, across the line of sight; NaN until it was seen enough.
+
+        The median over the last few postures: a body fills its capsules unevenly, so that one posture
+        alone is wrong by up to 2 cm.
+        """
+        stride = max(1, round(np.sqrt(depth.size / 10_000)))
+        points = kernels.body_points(
+            depth,
+            *view,
+            *span,
+            support.plane,
+            _RESIDUAL_HEIGHT,
+            *body,
+            _RESIDUAL_BAND,
+            _FINGER_RADIUS,
+            stride,
+        )
+        if len(points) < _RESIDUAL_POINTS:
+            return float("nan")
+        axis = np.ascontiguousarray(view[1][:, 2])
+        shift = kernels.body_shift(points, *body, axis, 6)
+        if self._shifts and np.abs(self._shifts[-1][0] - q).max() < _POSTURE_STEP:
+            self._shifts.pop()
+        self._shifts.append((q.copy(), shift))
+        if len(self._shifts) < _POSTURES_MIN:
+            return float("nan")
+        return float(np.linalg.norm(np.median([shift for _, shift in self._shifts], axis=0)))
 
     def _choose(self, points: NDArray[np.float32]) -> NDArray[np.int64]:
         """Indices of the points to keep: farthest point sampling, or all of them over and over."""
