@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
@@ -24,6 +26,7 @@ class TransformBuffer:
     """
 
     def __init__(self, node: Node, memory: float = 10.0) -> None:
+        self._node = node
         self._log = node.get_logger()
         self.tree = TransformTree(memory)
         self._subscriptions = (
@@ -33,11 +36,19 @@ class TransformBuffer:
 
     def _take(self, msg: TFMessage, fixed: bool) -> None:
         for stamped in msg.transforms:
+            parent, child = stamped.header.frame_id.lstrip("/"), stamped.child_frame_id.lstrip("/")
+            stamp = stamp_from_msg(stamped.header.stamp)
             try:
-                transform, parent, child, stamp = transform_stamped_from_msg(stamped)
-                self.tree.add(transform, parent, child, stamp, fixed=fixed)
+                self.tree.add(
+                    partial(transform_from_msg, stamped.transform), parent, child, stamp, fixed=fixed
+                )
             except BridgeError as error:
                 self._log.warning(str(error), throttle_duration_sec=5.0)
+
+    def close(self) -> None:
+        """Hear no more, for a node that makes another one when it is configured again."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
 
     def lookup(self, target: str, source: str, stamp: float | None) -> Transform:
         """T_target_source at ``stamp`` seconds (None: newest); BridgeError NO_TRANSFORM if not known."""

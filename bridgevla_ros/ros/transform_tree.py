@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable
 
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Transform
+
+
+Lazy = Transform | Callable[[], Transform]
+"""A transform, or what makes it: most that are heard on /tf are never looked up."""
 
 
 class _Edge:
@@ -17,9 +22,9 @@ class _Edge:
         self.parent = parent
         self.fixed = fixed
         self.stamps: list[float] = []
-        self.transforms: list[Transform] = []
+        self.transforms: list[Lazy] = []
 
-    def add(self, stamp: float, transform: Transform, memory: float) -> None:
+    def add(self, stamp: float, transform: Lazy, memory: float) -> None:
         if self.fixed:
             self.stamps, self.transforms = [stamp], [transform]
             return
@@ -36,6 +41,13 @@ class _Edge:
         old = bisect.bisect_left(self.stamps, self.stamps[-1] - memory)
         if old > 256:
             del self.stamps[:old], self.transforms[:old]
+
+    def at(self, index: int) -> Transform:
+        """The transform at an index, made at its first use."""
+        entry = self.transforms[index]
+        if not isinstance(entry, Transform):
+            entry = self.transforms[index] = entry()
+        return entry
 
 
 class TransformTree:
@@ -61,7 +73,7 @@ class TransformTree:
         """Take in T_parent_child. A child that changes its parent forgets the old one.
 
         Args:
-            transform: T_parent_child.
+            transform: T_parent_child, or what makes it.
             parent, child: Frame names.
             stamp: Seconds.
             fixed: It holds for all times (/tf_static).
@@ -133,7 +145,7 @@ class TransformTree:
     def _at(self, child: str, stamp: float) -> Transform:
         edge = self._edges[child]
         if edge.fixed:
-            return edge.transforms[0]
+            return edge.at(0)
         first, last = edge.stamps[0], edge.stamps[-1]
         if not first <= stamp <= last:
             ahead = stamp > last
@@ -149,8 +161,8 @@ class TransformTree:
             )
         after = bisect.bisect_left(edge.stamps, stamp)
         if edge.stamps[after] == stamp:
-            return edge.transforms[after]
+            return edge.at(after)
         t0, t1 = edge.stamps[after - 1], edge.stamps[after]
-        return edge.transforms[after - 1].interpolate(
-            edge.transforms[after], float(np.clip((stamp - t0) / (t1 - t0), 0.0, 1.0))
+        return edge.at(after - 1).interpolate(
+            edge.at(after), float(np.clip((stamp - t0) / (t1 - t0), 0.0, 1.0))
         )
