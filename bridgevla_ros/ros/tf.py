@@ -11,7 +11,8 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.ros import qos
 from bridgevla_ros.ros.conversions import (
-    transform_stamped_from_msg,
+    stamp_from_msg,
+    transform_from_msg,
     transform_stamped_to_msg,
 )
 from bridgevla_ros.ros.transform_tree import TransformTree

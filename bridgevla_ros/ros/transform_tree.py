@@ -10,7 +10,6 @@ import numpy as np
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Transform
 
-
 Lazy = Transform | Callable[[], Transform]
 """A transform, or what makes it: most that are heard on /tf are never looked up."""
 
