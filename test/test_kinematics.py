@@ -26,10 +26,9 @@ class Simulated:
 
     def __init__(self) -> None:
         spec = importlib.util.find_spec("gym_hil")
-        assert spec is not None and spec.submodule_search_locations
-        path = (
-            Path(next(iter(spec.submodule_search_locations))) / "assets" / "panda.xml"
-        )
+        assert spec is not None
+        assert spec.submodule_search_locations
+        path = Path(next(iter(spec.submodule_search_locations))) / "assets" / "panda.xml"
         self.model = mujoco.MjSpec.from_file(str(path)).compile()
         self.model.opt.gravity[:] = 0
         self.data = mujoco.MjData(self.model)
@@ -60,10 +59,7 @@ class Simulated:
             geom = self.model.geom(name).id
             rotation = self.data.geom_xmat[geom].reshape(3, 3)
             reach = float(np.abs(y @ rotation) @ self.model.geom_size[geom])
-            faces.append(
-                abs(float(y @ (self.data.geom_xpos[geom] - self.tcp().translation)))
-                - reach
-            )
+            faces.append(abs(float(y @ (self.data.geom_xpos[geom] - self.tcp().translation))) - reach)
         return sum(faces)
 
     def collision_vertices(self) -> Array:
@@ -75,18 +71,11 @@ class Simulated:
             if self.model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH:
                 mesh = self.model.geom_dataid[geom]
                 first = self.model.mesh_vertadr[mesh]
-                local = self.model.mesh_vert[
-                    first : first + self.model.mesh_vertnum[mesh]
-                ]
+                local = self.model.mesh_vert[first : first + self.model.mesh_vertnum[mesh]]
             else:
-                signs = (
-                    np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
-                )
+                signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
                 local = signs * self.model.geom_size[geom]
-            found.append(
-                local @ self.data.geom_xmat[geom].reshape(3, 3).T
-                + self.data.geom_xpos[geom]
-            )
+            found.append(local @ self.data.geom_xmat[geom].reshape(3, 3).T + self.data.geom_xpos[geom])
         return np.concatenate(found)
 
 
@@ -125,9 +114,7 @@ def test_link_frames_equal_the_simulator(simulated: Simulated) -> None:
     for i in range(1, 8):
         body = simulated.data.body(f"link{i}")
         np.testing.assert_allclose(links[f"link{i}"].translation, body.xpos, atol=1e-6)
-        np.testing.assert_allclose(
-            links[f"link{i}"].rotation, body.xmat.reshape(3, 3), atol=1e-6
-        )
+        np.testing.assert_allclose(links[f"link{i}"].rotation, body.xmat.reshape(3, 3), atol=1e-6)
 
 
 def test_tcp_lies_between_the_pads_when_they_are_40_mm_apart(
@@ -135,20 +122,12 @@ def test_tcp_lies_between_the_pads_when_they_are_40_mm_apart(
 ) -> None:
     simulated.set(ARM.home, fingers=138)
     assert simulated.width() == pytest.approx(0.04, abs=0.001)
-    pads = [
-        simulated.data.geom(f"{side}_pad{i}").xpos
-        for side in ("left", "right")
-        for i in (1, 2)
-    ]
-    np.testing.assert_allclose(
-        np.mean(pads, axis=0), simulated.tcp().translation, atol=5e-4
-    )
+    pads = [simulated.data.geom(f"{side}_pad{i}").xpos for side in ("left", "right") for i in (1, 2)]
+    np.testing.assert_allclose(np.mean(pads, axis=0), simulated.tcp().translation, atol=5e-4)
 
 
 @pytest.mark.parametrize("fingers", [0, 60, 138, 200, 255])
-def test_capsules_enclose_the_body_tightly(
-    simulated: Simulated, fingers: float
-) -> None:
+def test_capsules_enclose_the_body_tightly(simulated: Simulated, fingers: float) -> None:
     rng = np.random.default_rng(2)
     for q in (ARM.home, random_q(rng)):
         simulated.set(q, fingers)
@@ -162,9 +141,7 @@ def test_capsules_enclose_the_body_tightly(
             gap = np.linalg.norm(vertices[:, None] - reach, axis=-1).min(axis=0)
             assert gap.max() < radius + 0.045
         tips = ARM.finger_tips(ARM.fk(q), width)
-        pads = [
-            v for v in vertices if outside(v[None], tips, tips, np.full(8, 1e-3))[0] < 0
-        ]
+        pads = [v for v in vertices if outside(v[None], tips, tips, np.full(8, 1e-3))[0] < 0]
         assert len(pads) >= 4, "the tip corners are corners of the pads"
 
 
@@ -175,9 +152,7 @@ def test_jacobian_is_the_derivative_of_fk() -> None:
     for i in range(7):
         moved = ARM.fk(q + step * np.eye(7)[i])
         numeric[:3, i] = (moved.translation - here.translation) / step
-        numeric[3:, i] = (
-            Rotation.from_matrix(moved.rotation @ here.rotation.T).as_rotvec() / step
-        )
+        numeric[3:, i] = Rotation.from_matrix(moved.rotation @ here.rotation.T).as_rotvec() / step
     np.testing.assert_allclose(ARM.jacobian(q), numeric, atol=1e-5)
 
 
@@ -186,16 +161,14 @@ def test_jacobian_is_the_derivative_of_fk() -> None:
 def test_ik_reaches_what_fk_says_is_reachable(seed: int) -> None:
     rng = np.random.default_rng(seed)
     q = rng.uniform(ARM.lower + 0.1, ARM.upper - 0.1)
-    result = ARM.ik(
-        ARM.fk(q), np.clip(q + rng.uniform(-0.1, 0.1, 7), ARM.lower, ARM.upper)
-    )
+    result = ARM.ik(ARM.fk(q), np.clip(q + rng.uniform(-0.1, 0.1, 7), ARM.lower, ARM.upper))
     assert ARM.within_limits(result.q)
     distance, angle = ARM.fk(result.q).distance(ARM.fk(q))
-    assert result.position_error == pytest.approx(
-        distance, abs=2e-2 if not result.ok else 1e-6
-    )
+    assert result.position_error == pytest.approx(distance, abs=2e-2 if not result.ok else 1e-6)
     if ARM.condition(q) < 100 and result.condition < 100:
-        assert result.ok and distance < 1.1e-4 and angle < 1.1e-3
+        assert result.ok
+        assert distance < 1.1e-4
+        assert angle < 1.1e-3
 
 
 @settings(max_examples=30, deadline=None)
@@ -205,15 +178,12 @@ def test_ik_reaches_what_fk_says_is_reachable(seed: int) -> None:
     z=st.floats(0.0, 0.35),
     yaw=st.floats(-1.4, 1.4),
 )
-def test_top_down_grasps_in_the_workspace_are_reached(
-    x: float, y: float, z: float, yaw: float
-) -> None:
+def test_top_down_grasps_in_the_workspace_are_reached(x: float, y: float, z: float, yaw: float) -> None:
     down = ARM.fk(ARM.home).rotation
-    target = Transform(
-        np.array([x, y, z]), down @ Rotation.from_euler("z", yaw).as_matrix()
-    )
+    target = Transform(np.array([x, y, z]), down @ Rotation.from_euler("z", yaw).as_matrix())
     result = ARM.ik(target, ARM.home, restarts=4)
-    assert result.ok and ARM.within_limits(result.q)
+    assert result.ok
+    assert ARM.within_limits(result.q)
 
 
 def test_ik_says_when_it_fails_and_stays_inside_the_limits() -> None:
@@ -222,7 +192,8 @@ def test_ik_says_when_it_fails_and_stays_inside_the_limits() -> None:
         ARM.home,
         restarts=3,
     )
-    assert not result.ok and result.position_error > 0.3
+    assert not result.ok
+    assert result.position_error > 0.3
     assert ARM.within_limits(result.q)
 
 

@@ -61,6 +61,7 @@ class ArmModel:
         lower, upper: (7,) rad.
         velocity_limit, acceleration_limit, jerk_limit: (7,), rad and s, already scaled.
         home, null_posture: (7,) rad.
+        reach_bound: (7,) metres, no point of the body is farther from each joint's axis.
         gripper_min_width, gripper_max_width: Metres.
     """
 
@@ -82,20 +83,16 @@ class ArmModel:
         self.velocity_limit = config.velocity_scale * np.array(config.velocity_limit)
         self.acceleration_limit = config.acceleration_scale * np.array(config.acceleration_limit)
         self.jerk_limit = config.jerk_scale * np.array(config.jerk_limit)
-        self.home, self.null_posture = (
-            np.array(config.home),
-            np.array(config.null_posture),
-        )
+        self.home, self.null_posture = np.array(config.home), np.array(config.null_posture)
         self.gripper_min_width = config.gripper_min_width
         self.gripper_max_width = config.gripper_max_width
         self.gripper = GripperShape(config)
         start, end, radius = capsule_rows(config.capsules)
         self.capsule_links = config.capsule_links
         self._capsule_frames = [self._frame_id(link) for link in config.capsule_links]
-        self._capsule_local, self._capsule_radius = (
-            np.stack([start, end], axis=1),
-            radius,
-        )
+        self._capsule_local, self._capsule_radius = np.stack([start, end], axis=1), radius
+        self._all_radius = np.concatenate([radius, self.gripper.radius])
+        self.reach_bound = self._bound_reach()
 
     @classmethod
     def load(cls, robot: Path | str = DEFAULT_ROBOT) -> ArmModel:
@@ -103,6 +100,17 @@ class ArmModel:
         path = resources.find_robot(str(robot))
         config = RobotConfig.load(path)
         return cls(config, path.parent / config.urdf)
+
+    def _bound_reach(self) -> Array:
+        """(7,) metres: the chain stretched straight beyond each joint, plus the gripper's tips."""
+        beyond = np.zeros(len(self.joint_names))
+        placements = self._model.jointPlacements
+        tips = np.linalg.norm(self.gripper.tips(self.gripper_min_width), axis=1).max()
+        length = float(np.linalg.norm(self._model.frames[self._tcp].placement.translation) + tips)
+        for i in reversed(range(len(beyond))):
+            beyond[i] = length + float(self._capsule_radius[1:].max())
+            length += float(np.linalg.norm(placements[i + 1].translation))
+        return beyond
 
     def _frame_id(self, name: str) -> int:
         if not self._model.existFrame(name):
@@ -235,17 +243,11 @@ class ArmModel:
         n = len(self._capsule_frames)
         fingers = self.gripper.capsules(gripper_width)
         ends = np.empty((n + len(fingers[2]), 2, 3))
-        for i, frame in enumerate(self._capsule_frames):
-            placement = placements[frame]
-            ends[i] = self._capsule_local[i] @ placement.rotation.T + placement.translation
-        tcp = placements[self._tcp]
-        ends[n:, 0] = fingers[0] @ tcp.rotation.T + tcp.translation
-        ends[n:, 1] = fingers[1] @ tcp.rotation.T + tcp.translation
-        return (
-            ends[:, 0],
-            ends[:, 1],
-            np.concatenate([self._capsule_radius, fingers[2]]),
-        )
+        frames = np.stack([placements[frame].homogeneous for frame in self._capsule_frames])
+        ends[:n] = self._capsule_local @ frames[:, :3, :3].transpose(0, 2, 1) + frames[:, None, :3, 3]
+        tcp = placements[self._tcp].homogeneous
+        ends[n:] = np.stack(fingers[:2], axis=1) @ tcp[:3, :3].T + tcp[:3, 3]
+        return ends[:, 0], ends[:, 1], self._all_radius
 
     def finger_tips(self, T_base_tcp: Transform, gripper_width: float) -> Array:
         """(8, 3) metres, base frame: outermost corners of the pads."""

@@ -45,8 +45,16 @@ def find_config(name: str) -> Path:
 
 
 def find_weights(name: str) -> Path:
-    """Return ``weights/<name>`` (a checkpoint folder) or the absolute path given."""
-    return find(name if Path(name).is_absolute() else Path("weights") / name)
+    """Return a checkpoint folder shipped with the Python package (``planner``, ``expert``), or a path given.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+    """
+    given = Path(name).expanduser()
+    for path in (Path(__file__).resolve().parents[1] / "weights" / given, given):
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"no weights {name!r}: neither shipped with {PACKAGE} nor a folder")
 
 
 def find_robot(name: str) -> Path:

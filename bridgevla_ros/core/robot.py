@@ -105,8 +105,9 @@ class GripperShape:
         self._config = config
         self._finger = capsule_rows(config.finger_capsules)
         self._linkage = capsule_rows(config.linkage_capsules)
-        self._mirror = np.array([[1.0, 1.0, 1.0], [1.0, -1.0, 1.0]])
         self.radius = np.tile(np.concatenate([self._finger[2], self._linkage[2]]), 2)
+        self._width = float("nan")
+        self._start, self._end, self._tips = self._shape(config.gripper_max_width)
 
     def pad_center(self, width: float) -> Array:
         """(3,) metres, centre of the inner face of the pad at +y."""
@@ -115,15 +116,24 @@ class GripperShape:
 
     def capsules(self, width: float) -> tuple[Array, Array, Array]:
         """(C, 3) starts, (C, 3) ends, (C,) radii of both fingers, metres, tcp frame."""
-        pad = self.pad_center(width)
-        start = np.concatenate([self._finger[0] + pad, self._linkage[0]])
-        end = np.concatenate([self._finger[1] + pad, self._linkage[1] + pad])
-        both = self._mirror[:, None, :]
-        return (start * both).reshape(-1, 3), (end * both).reshape(-1, 3), self.radius
+        self._set(width)
+        return self._start, self._end, self.radius
 
     def tips(self, width: float) -> Array:
         """(8, 3) metres, tcp frame: the outermost corners of both pads, the first to touch a table."""
+        self._set(width)
+        return self._tips
+
+    def _set(self, width: float) -> None:
+        """Keep the shape of the newest width: it seldom changes between calls."""
+        if width != self._width:
+            self._width = width
+            self._start, self._end, self._tips = self._shape(width)
+
+    def _shape(self, width: float) -> tuple[Array, Array, Array]:
         c, pad = self._config, self.pad_center(width)
+        start = np.concatenate([self._finger[0] + pad, self._linkage[0]])
+        end = np.concatenate([self._finger[1] + pad, self._linkage[1] + pad])
         corners = np.array(
             [
                 [x, pad[1] + y, pad[2] + c.pad_half_length]
@@ -131,4 +141,9 @@ class GripperShape:
                 for y in (0.0, c.pad_thickness)
             ]
         )
-        return np.concatenate([corners, corners * [1.0, -1.0, 1.0]])
+        return _mirrored(start), _mirrored(end), _mirrored(corners)
+
+
+def _mirrored(rows: Array) -> Array:
+    """(2M, 3): the rows, then the same on the other finger."""
+    return np.concatenate([rows, rows * [1.0, -1.0, 1.0]])

@@ -1,0 +1,114 @@
+"""Jerk-limited joint motion: one control period towards a wanted velocity, and braking to rest.
+
+Both are piecewise constant in jerk and share one state, so switching between them is smooth in
+position, velocity and acceleration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import ruckig
+
+from bridgevla_ros.core.transforms import Array
+
+
+@dataclass(frozen=True, eq=False)
+class JointMotion:
+    """Commanded joint state.
+
+    Attributes:
+        q, v, a: (n,) rad, rad/s, rad/s^2.
+    """
+
+    q: Array
+    v: Array
+    a: Array
+
+    @classmethod
+    def at_rest(cls, q: Array) -> JointMotion:
+        """Standing still at q."""
+        return cls(np.array(q, np.float64), np.zeros(len(q)), np.zeros(len(q)))
+
+    def is_at_rest(self, tolerance: float = 1e-4) -> bool:
+        """True when no joint moves faster than ``tolerance`` rad/s."""
+        return bool(np.abs(self.v).max() <= tolerance and np.abs(self.a).max() <= 100 * tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class MotionLimits:
+    """Per-joint limits, (n,): rad/s, rad/s^2, rad/s^3."""
+
+    velocity: Array
+    acceleration: Array
+    jerk: Array
+
+
+def step_towards(state: JointMotion, velocity: Array, limits: MotionLimits, dt: float) -> JointMotion:
+    """One control period towards a wanted joint velocity, within velocity, acceleration and jerk limits.
+
+    Within reach the wanted velocity is met in two periods (dead beat); far from it the acceleration
+    follows the time-optimal curve a^2 = 2 j dv. The limits hold from then on for any sequence of wanted
+    velocities, because v + a^2 / 2j <= v_max is kept (and its mirror).
+
+    Args:
+        state: Keeps the limits.
+        velocity: (n,) rad/s, wanted; finite.
+        limits: Of each joint.
+        dt: Seconds.
+    """
+    jerk, coast = limits.jerk, state.v + state.a * (dt / 2)
+    wanted = np.minimum(np.maximum(velocity, -limits.velocity), limits.velocity) - coast
+    size = np.abs(wanted)
+    a = np.sign(wanted) * np.minimum(size / dt, _reach(size, jerk, dt))
+    a = np.minimum(np.maximum(a, -limits.acceleration), limits.acceleration)
+    a = np.minimum(a, _reach(limits.velocity - coast, jerk, dt))
+    a = np.maximum(a, -_reach(limits.velocity + coast, jerk, dt))
+    a = np.minimum(np.maximum(a, state.a - jerk * dt), state.a + jerk * dt)
+    v = coast + a * (dt / 2)
+    q = state.q + state.v * dt + (2 * state.a + a) * (dt * dt / 6)
+    return JointMotion(q, v, a)
+
+
+def _reach(gap: Array, jerk: Array, dt: float) -> Array:
+    """Largest next acceleration after which the velocity still ends at most ``gap`` higher."""
+    inside = jerk * (np.sqrt(dt * dt / 4 + 2 * np.maximum(gap, 0) / jerk) - dt / 2)
+    return np.where(gap >= 0, inside, 2 * gap / dt)
+
+
+class Brake:
+    """The fastest way to rest from a state, all joints stopping together.
+
+    Attributes:
+        duration: Seconds until rest.
+        lowest, highest: (n,) rad, extremes of each joint on the way.
+    """
+
+    def __init__(self, state: JointMotion, limits: MotionLimits) -> None:
+        n = len(state.q)
+        problem = ruckig.InputParameter(n)
+        problem.control_interface = ruckig.ControlInterface.Velocity
+        problem.current_position = state.q.tolist()
+        problem.current_velocity = state.v.tolist()
+        problem.current_acceleration = state.a.tolist()
+        problem.target_velocity = [0.0] * n
+        problem.target_acceleration = [0.0] * n
+        problem.max_acceleration = limits.acceleration.tolist()
+        problem.max_jerk = limits.jerk.tolist()
+        self._trajectory = ruckig.Trajectory(n)
+        result = ruckig.Ruckig(n).calculate(problem, self._trajectory)
+        if result not in (ruckig.Result.Working, ruckig.Result.Finished):
+            raise ValueError(f"no braking trajectory from v={state.v}, a={state.a}: {result}")
+        self.duration = float(self._trajectory.duration)
+        extrema = self._trajectory.position_extrema
+        self.lowest = np.array([bound.min for bound in extrema])
+        self.highest = np.array([bound.max for bound in extrema])
+
+    def at(self, time: float) -> JointMotion:
+        """State ``time`` seconds after the start; at rest after ``duration``."""
+        if time >= self.duration:
+            q, _, _ = self._trajectory.at_time(self.duration)
+            return JointMotion.at_rest(np.array(q))
+        q, v, a = self._trajectory.at_time(max(time, 0.0))
+        return JointMotion(np.array(q), np.array(v), np.array(a))
