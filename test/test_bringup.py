@@ -136,7 +136,7 @@ def test_what_bringup_sets_is_a_parameter_of_the_node(name: str) -> None:
     assert set(sections) <= {f"/**/{n}" for n in bringup.NODES}
 
 
-# The supervisor ------------------------------------------------------------------------------------------------
+# The supervisor -------------------------------------------------------------------------------------------
 
 
 def watch(
