@@ -1,0 +1,212 @@
+"""Words: the lexicon of colours and things, clauses of an instruction, and what counts as input.
+
+The lexicon names what the embedded planner was trained to see. It is the source of the training
+phrasings, of the labels that people read, and of the list of known words in a refusal; it does not
+parse: which words fill which role is the model's work.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+
+MAX_INSTRUCTION_CHARACTERS = 400
+"""Our choice: the longest training phrasing has about 200."""
+
+MAX_CLAUSES = 8
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A colour or a kind of thing, with the words for it.
+
+    Attributes:
+        name: Canonical word, as the simulator and the labels use it.
+        synonyms: Other words, used in training.
+        heldout: Other words, never used in training: they measure what MiniLM brings along.
+    """
+
+    name: str
+    synonyms: tuple[str, ...] = ()
+    heldout: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Words used in training, canonical first."""
+        return (self.name, *self.synonyms)
+
+
+COLOURS: tuple[Concept, ...] = (
+    Concept("red", ("crimson", "scarlet", "cherry-red", "ruby"), ("vermilion", "carmine")),
+    Concept("green", ("emerald", "grass-green", "forest green", "lime-green"), ("jade",)),
+    Concept("blue", ("navy", "azure", "royal blue", "sapphire"), ("cobalt", "ultramarine")),
+    Concept("yellow", ("golden", "lemon-yellow", "canary yellow"), ("mustard",)),
+    Concept("orange", ("tangerine", "amber", "pumpkin-orange"), ("carrot-coloured",)),
+    Concept("purple", ("violet", "lilac", "plum-coloured"), ("lavender", "mauve")),
+    Concept("pink", ("rose-coloured", "rosy", "bubblegum-pink"), ("salmon-pink",)),
+    Concept("white", ("snow-white", "ivory", "pearl-white"), ("chalk-white",)),
+)
+
+THINGS: tuple[Concept, ...] = (
+    Concept("cube", ("block", "dice", "toy block"), ("die",)),
+    Concept("ball", ("sphere", "marble", "round ball"), ("orb", "globe")),
+    Concept("cylinder", ("can", "tube", "tin can"), ("drum", "canister")),
+    Concept("bar", ("stick", "rod", "beam"), ("baton",)),
+    Concept("bowl", ("dish", "basin", "soup bowl"), ("porringer",)),
+    Concept("plate", ("saucer", "platter", "dinner plate"), ("disc",)),
+    Concept("box", ("crate", "bin", "container"), ("carton", "chest")),
+    Concept("drawer", ("desk drawer", "pull-out drawer", "cabinet"), ("sliding compartment",)),
+)
+
+GENERIC_THINGS = ("thing", "object", "item", "one", "toy", "piece")
+"""Words that name no kind: the colour alone has to do."""
+
+UNKNOWN_THINGS = (
+    "banana", "apple", "cup of tea", "coffee", "stapler", "phone", "book", "spoon", "fork", "knife", "bottle",
+    "hammer", "screwdriver", "sock", "shoe", "cat", "dog", "toaster", "window", "door", "car", "chair", "pencil",
+    "teddy bear", "unicorn", "remote control", "keyboard", "sandwich", "pizza", "carrot", "orange juice", "lamp",
+    "towel", "sponge", "scissors", "newspaper", "candle", "guitar", "umbrella", "hat", "key", "wallet", "laptop",
+    "bucket of paint", "glove", "egg", "flower", "rope", "battery", "coin", "envelope", "magnet", "camera",
+    "monkey", "rocket", "bicycle", "mushroom", "pillow", "blanket", "ladder", "kettle", "pan", "mirror", "clock",
+    "star", "triangle", "cheese", "bread", "onion", "tomato", "potato", "grape", "lemon tart", "strawberry",
+)  # fmt: skip
+"""Things that the planner does not know: in training they teach it to say so."""
+
+_PRONOUNS = {"it", "this", "that", "them"}
+_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+_SPLIT = re.compile(
+    r"(?:[.;!?]\s+|,\s*|\s+)(?:and\s+)?(?:then|after that|afterwards|next|finally|lastly)\b[,:]?\s*"
+    r"|[.;]\s+(?:and\s+)?(?=\w)",
+    re.IGNORECASE,
+)
+_VERBS = (
+    "put place drop move set lay pick grab take get fetch bring transfer carry lift grasp toss load stack deliver "
+    "store insert stow throw push slide position deposit relocate shift pop leave open close shut"
+).split()
+_AND_VERB = re.compile(r"(?:,\s*|\s+)and\s+(?=(?:" + "|".join(_VERBS) + r")\b)", re.IGNORECASE)
+
+
+def concept_of(word: str, concepts: tuple[Concept, ...]) -> Concept | None:
+    """The concept that a word (or hyphenated word) names, or None."""
+    wanted = word.casefold()
+    for concept in concepts:
+        if wanted in concept.words or wanted in concept.heldout:
+            return concept
+    return None
+
+
+def known_words() -> str:
+    """What the embedded planner knows, for a refusal."""
+    colours = ", ".join(c.name for c in COLOURS)
+    things = ", ".join(t.name for t in THINGS)
+    return f"colours: {colours}; things: {things}"
+
+
+def normalise(instruction: str) -> str:
+    """Check and clean an operator's words.
+
+    Args:
+        instruction: Anything.
+
+    Returns:
+        The words on one line, Unicode normalised, single spaces.
+
+    Raises:
+        BridgeError: NOT_UNDERSTOOD: empty, too long, or not text.
+    """
+    if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
+        raise BridgeError(
+            ErrorCode.NOT_UNDERSTOOD,
+            f"the instruction has {len(instruction)} characters; the limit is {MAX_INSTRUCTION_CHARACTERS}",
+            value=float(len(instruction)),
+            limit=float(MAX_INSTRUCTION_CHARACTERS),
+            unit="characters",
+            remedy="say it in one or a few short sentences",
+        )
+    text = unicodedata.normalize("NFKC", instruction)
+    broken = sum(c == "\ufffd" or (unicodedata.category(c) in {"Cc", "Cs", "Co", "Cn"} and not c.isspace()) for c in text)
+    if broken:
+        raise BridgeError(
+            ErrorCode.NOT_UNDERSTOOD,
+            f"the instruction holds {broken} characters that are not text",
+            value=float(broken),
+            limit=0.0,
+            unit="characters",
+            remedy="send the instruction as UTF-8 text",
+        )
+    text = " ".join(text.split())
+    if not any(c.isalpha() for c in text):
+        raise BridgeError(
+            ErrorCode.NOT_UNDERSTOOD,
+            "the instruction is empty" if not text else f"the instruction {text!r} has no words",
+            remedy='say what to move and where, e.g. "put the red cube in the blue bowl"',
+        )
+    return text
+
+
+def _words(clause: str) -> list[str]:
+    return _WORD.findall(clause.casefold())
+
+
+def _continues(clause: str) -> bool:
+    """A clause about what the one before named: its object is a pronoun."""
+    return bool(_PRONOUNS & set(_words(clause))) and not _names_two(clause)
+
+
+def _names_two(clause: str) -> bool:
+    nouns = {w for t in THINGS for w in (*t.words, *t.heldout)} | set(GENERIC_THINGS)
+    text = f" {' '.join(_words(clause))} "
+    return sum(f" {noun} " in text for noun in nouns) >= 2
+
+
+def split_clauses(instruction: str) -> tuple[str, ...]:
+    """Split an instruction into sub-goals, each one pick-and-place.
+
+    "pick up the red cube and put it in the bowl" is one; "put the cube in the bowl, then the ball on
+    the plate" are two. A clause whose object is a pronoun belongs to the clause before it; a second
+    clause without a verb borrows the first one's.
+
+    Args:
+        instruction: Cleaned by ``normalise``.
+
+    Returns:
+        At least one clause, in order.
+
+    Raises:
+        BridgeError: NOT_UNDERSTOOD: more than ``MAX_CLAUSES`` of them.
+    """
+    rough: list[str] = []
+    for sentence in _SPLIT.split(instruction):
+        parts = _AND_VERB.split(sentence)
+        for part in parts:
+            part = part.strip(" ,;.")
+            if any(c.isalpha() for c in part):
+                rough.append(part)
+    clauses: list[str] = []
+    for part in rough:
+        if clauses and (_continues(part) or not _names_thing(part) or not _names_thing(clauses[-1])):
+            clauses[-1] = f"{clauses[-1]} and {part}"
+        elif clauses and not set(_words(part)) & set(_VERBS) and set(_words(clauses[-1])) & set(_VERBS):
+            verb = next(w for w in _words(clauses[-1]) if w in _VERBS)
+            clauses.append(f"{verb} {part}")
+        else:
+            clauses.append(part)
+    if len(clauses) > MAX_CLAUSES:
+        raise BridgeError(
+            ErrorCode.NOT_UNDERSTOOD,
+            f"the instruction has {len(clauses)} steps; the limit is {MAX_CLAUSES}",
+            value=float(len(clauses)),
+            limit=float(MAX_CLAUSES),
+            unit="steps",
+            remedy="give the steps in several instructions",
+        )
+    return tuple(clauses) if clauses else (instruction,)
+
+
+def _names_thing(clause: str) -> bool:
+    text = f" {' '.join(_words(clause))} "
+    nouns = {w for t in THINGS for w in (*t.words, *t.heldout)} | set(GENERIC_THINGS) | set(UNKNOWN_THINGS)
+    return any(f" {noun} " in text for noun in nouns)

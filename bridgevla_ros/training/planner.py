@@ -1,0 +1,231 @@
+"""Train the embedded planner: language part on phrasings, then vision part on rendered scenes.
+
+``bridgevla train planner --out DIR``. Rendered frames are cached; a run can be resumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+
+from bridgevla_ros.planner.grounding import GroundingConfig, GroundingModel, TokenEncoder
+from bridgevla_ros.training import planner_text, planner_vision
+from bridgevla_ros.training.planner_data import TRAIN_SEED, VALIDATION_SEED, Frames, render
+
+SHARD_SCENES = 100
+SHOTS = 4
+EMA = 0.995
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of ``bridgevla train planner``."""
+    parser.add_argument("--out", type=Path, default=Path("runs/planner/model"), help="folder of the checkpoint")
+    parser.add_argument("--data", type=Path, default=Path("runs/planner/data"), help="cache of rendered frames")
+    parser.add_argument("--shards", type=int, default=12, help=f"shards of {SHARD_SCENES} scenes x {SHOTS} frames")
+    parser.add_argument("--stage", choices=("all", "language", "vision"), default="all", help="part to train")
+    parser.add_argument("--phrases", type=int, default=16000, help="phrasings for the language part")
+    parser.add_argument("--language-steps", type=int, default=1500, help="steps of 128 phrasings")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of the vision part")
+    parser.add_argument("--batch", type=int, default=16, help="images a step")
+    parser.add_argument("--questions", type=int, default=4, help="questions an image")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of the vision part")
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop the vision part early; 0: never")
+    parser.add_argument("--seed", type=int, default=0, help="of initialisation and of everything drawn")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train as asked; returns 0."""
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = GroundingModel.from_pretrained(args.out) if args.resume else GroundingModel(GroundingConfig())
+    recipe = _read(args.out / "recipe.json") if args.resume else {"seed": args.seed}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        if args.stage in ("all", "language"):
+            _language(model, recipe, args, bar)
+        if args.stage in ("all", "vision"):
+            _vision(model, recipe, args, bar)
+    print(json.dumps(recipe, indent=2))
+    return 0
+
+
+def _language(model: GroundingModel, recipe: dict[str, object], args: argparse.Namespace, bar: Progress) -> None:
+    task = bar.add_task("language")
+
+    def report(what: str, done: int, total: int) -> None:
+        bar.update(task, description=what, completed=done, total=total)
+
+    started = time.monotonic()
+    metrics = planner_text.train(
+        model, TokenEncoder(), phrases=args.phrases, steps=args.language_steps, batch=128, seed=args.seed, report=report
+    )
+    recipe["language"] = {
+        "phrases": args.phrases,
+        "steps": args.language_steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "accuracy_same_families": metrics,
+    }
+    save(model, recipe, args.out)
+
+
+def shards(folder: Path, count: int, on_shard: Callable[[int, int], None]) -> list[Path]:
+    """Paths of the first ``count`` shards, rendered where they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = GroundingConfig()
+    paths = []
+    for i in range(count):
+        path = folder / f"train_{i:04d}.npz"
+        if not path.exists():
+            frames = render(TRAIN_SEED + i * SHARD_SCENES, SHARD_SCENES, SHOTS, config.image_height, config.image_width)
+            frames.save(path)
+        paths.append(path)
+        on_shard(i + 1, count)
+    return paths
+
+
+def validation(folder: Path) -> Frames:
+    """Frames of scenes that are neither trained on nor evaluated on; first shots only vary the scene."""
+    path = folder / "validation.npz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        config = GroundingConfig()
+        render(VALIDATION_SEED, 60, 3, config.image_height, config.image_width).save(path)
+    return Frames.load(path)
+
+
+def _vision(model: GroundingModel, recipe: dict[str, object], args: argparse.Namespace, bar: Progress) -> None:
+    task = bar.add_task("rendering", total=args.shards)
+    paths = shards(args.data, args.shards, lambda done, total: bar.update(task, completed=done, total=total))
+    check = validation(args.data)
+    data = [Frames.load(path) for path in paths]
+    parameters = [*model.trunk.parameters(), *model.head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, args.rate, weight_decay=1e-4)
+    average = GroundingModel(model.config)
+    average.load_state_dict(model.state_dict())
+    step, spent = 0, 0.0
+    state = args.out / "optimizer.safetensors"
+    if args.resume and state.exists():
+        step, spent = _load_optimizer(state, optimizer, model)
+    rng = np.random.default_rng([args.seed, step])
+    task = bar.add_task("vision", total=args.steps, completed=step)
+    started = saved = time.monotonic()
+    log = (args.out / "training.jsonl").open("a", encoding="utf-8")
+    recent = 0.0
+    while step < args.steps:
+        seconds = spent + time.monotonic() - started
+        share = max(step / args.steps, seconds / (60 * args.minutes) if args.minutes else 0.0)
+        if share >= 1.0:
+            break
+        for group in optimizer.param_groups:  # warm up, hold, then fall to nothing over the last 40%
+            group["lr"] = args.rate * min(1.0, (step + 1) / 50, max(0.01, (1.0 - share) / 0.4))
+        model.train()
+        frames = data[int(rng.integers(len(data)))]
+        rows = rng.choice(len(frames), args.batch, replace=False)
+        total = planner_vision.batch_loss(model, frames, rows, args.questions, rng)
+        optimizer.zero_grad()
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 2.0)
+        optimizer.step()
+        step += 1
+        _average(average, model, min(EMA, step / (step + 10)))
+        recent = float(total.detach()) if recent == 0.0 else 0.98 * recent + 0.02 * float(total.detach())
+        bar.update(task, completed=step, description=f"vision, loss {recent:.3f}")
+        last = step == args.steps or (args.minutes and seconds >= 60 * args.minutes)
+        if time.monotonic() - saved > 180 or last:
+            saved = time.monotonic()
+            seconds = round(spent + saved - started, 1)
+            metrics = _checkpoint(average, check, recipe, args, step, seconds)
+            _save_optimizer(state, optimizer, model, step, seconds)
+            log.write(json.dumps({"step": step, "seconds": seconds, "loss": recent, **metrics}) + "\n")
+            log.flush()
+    _checkpoint(average, check, recipe, args, step, round(spent + time.monotonic() - started, 1))
+    log.close()
+
+
+def _checkpoint(
+    model: GroundingModel, check: Frames, recipe: dict[str, object], args: argparse.Namespace, step: int, seconds: float
+) -> dict[str, float]:
+    result = planner_vision.validate(model, check, seed=1)
+    threshold = planner_vision.calibrate(result)
+    model.config.null_threshold = threshold
+    metrics = planner_vision.summary(result, threshold)
+    recipe["vision"] = {
+        "scenes": args.shards * SHARD_SCENES,
+        "frames_a_scene": SHOTS,
+        "first_seed": TRAIN_SEED,
+        "steps": step,
+        "batch": args.batch,
+        "questions": args.questions,
+        "rate": args.rate,
+        "seconds": seconds,
+        "validation_first_seed": VALIDATION_SEED,
+        "null_threshold": threshold,
+        "validation": metrics,
+    }
+    save(model, recipe, args.out)
+    return metrics
+
+
+@torch.no_grad()
+def _average(average: GroundingModel, model: GroundingModel, decay: float) -> None:
+    """Exponential mean of the weights; BatchNorm statistics are copied."""
+    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(now, 1.0 - decay)
+    for mean, now in zip(average.buffers(), model.buffers(), strict=True):
+        mean.copy_(now)
+
+
+def save(model: GroundingModel, recipe: dict[str, object], folder: Path) -> None:
+    """Write safetensors, config and recipe."""
+    model.save_pretrained(folder)
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, object]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _save_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, model: GroundingModel, step: int, seconds: float
+) -> None:
+    tensors = {f"weight.{k}": v.clone() for k, v in model.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"state.{i}.{k}": torch.as_tensor(v).clone() for k, v in state.items()}
+    part = path.with_suffix(".part")
+    save_file(tensors, str(part), metadata={"step": str(step), "seconds": str(seconds)})
+    part.replace(path)
+
+
+def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, model: GroundingModel) -> tuple[int, float]:
+    from safetensors import safe_open
+
+    tensors = load_file(str(path))
+    model.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("state."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    whole = optimizer.state_dict()
+    whole["state"] = state
+    optimizer.load_state_dict(whole)
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+    return int(metadata.get("step", "0")), float(metadata.get("seconds", "0"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    raise SystemExit(run(parser.parse_args()))
