@@ -37,7 +37,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb("eval", "bridgevla_ros.evaluation", "measure success over many scenes, by suite"),
     Verb("bench", "bridgevla_ros.evaluation.bench", "measure latency, part by part"),
-    Verb("record", "bridgevla_ros.bags", "record the running graph into a bag (MCAP)"),
+    Verb("record", "bridgevla_ros.bags.recorder", "record the running graph into a bag (MCAP)"),
 )
 
 
