@@ -90,11 +90,15 @@ def load(folder: str | Path = "") -> Checkpoint:
     for name in (WEIGHTS, CARD):
         if not (path / name).is_file():
             raise BridgeError(
-                ErrorCode.MODEL_ERROR, f"{path / name} does not exist", remedy="train it: bridgevla train expert"
+                ErrorCode.MODEL_ERROR,
+                f"{path / name} does not exist",
+                remedy="train it: bridgevla train expert",
             )
     card = json.loads((path / CARD).read_text())
     if card.get("format") != FORMAT:
-        raise BridgeError(ErrorCode.MODEL_ERROR, f"{path / CARD} has format {card.get('format')}, expected {FORMAT}")
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR, f"{path / CARD} has format {card.get('format')}, expected {FORMAT}"
+        )
     sha = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     if sha != card["sha256"]:
         raise BridgeError(

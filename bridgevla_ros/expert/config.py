@@ -17,17 +17,23 @@ class ExpertConfig:
         choices=("expert", "ik", "snap"),
     )
     runtime: str = param(
-        "onnx", "What runs the network: onnx (whole denoising loop in one graph) or torch.", choices=("onnx", "torch")
+        "onnx",
+        "What runs the network: onnx (whole denoising loop in one graph) or torch.",
+        choices=("onnx", "torch"),
     )
     weights: str = param("", "Folder with the checkpoint of the expert; empty for the one that ships.")
     device: str = param("cpu", "Device of the torch runtime, e.g. cpu or cuda:0; onnx runs on the cpu.")
     threads: int = param(1, "Threads of the network.", ge=1, le=64)
     rate: float = param(20.0, "Chunks per second of ROS time.", unit="Hz", ge=1.0, le=200.0)
-    horizon: int = param(16, "Steps of a chunk; the learned expert needs that of its checkpoint.", ge=2, le=64)
+    horizon: int = param(
+        16, "Steps of a chunk; the learned expert needs that of its checkpoint.", ge=2, le=64
+    )
     dt: float = param(0.05, "Time between steps of a chunk.", unit="s", ge=0.005, le=0.5)
     execute_steps: int = param(8, "Steps executed before the next chunk must be there.", ge=1, le=64)
     denoising_steps: int = param(8, "DDIM steps.", ge=1, le=100)
-    samples: int = param(4, "Samples per chunk; the medoid is executed, their spread is reported.", ge=1, le=64)
+    samples: int = param(
+        4, "Samples per chunk; the medoid is executed, their spread is reported.", ge=1, le=64
+    )
     seed: int = param(0, "Seed of the noise; the same within a guidance, so that chunks agree.", ge=0)
     policy_without_cloud: str = param(
         "hold",
@@ -50,9 +56,15 @@ class ExpertConfig:
         0.03, "Samples that disagree by more are EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
     )
     resync_distance: float = param(
-        0.05, "A commanded pose this far from the measured one is given up for it.", unit="m", ge=0.005, le=0.5
+        0.05,
+        "A commanded pose this far from the measured one is given up for it.",
+        unit="m",
+        ge=0.005,
+        le=0.5,
     )
-    snap_radius: float = param(0.05, "The snap baseline looks this far around the contact.", unit="m", ge=0.01, le=0.2)
+    snap_radius: float = param(
+        0.05, "The snap baseline looks this far around the contact.", unit="m", ge=0.01, le=0.2
+    )
     up_base: tuple[float, ...] = param((0.0, 0.0, 1.0), "Direction against gravity in the base frame.")
 
 
@@ -63,8 +75,7 @@ class ModelConfig:
     Attributes:
         horizon, dt: Steps of a chunk, seconds between them.
         points: Points of the cloud at inference (training draws fewer: the pooling is masked).
-        crop_radius: Metres about the vertical through the contact; points beyond are masked.
-        crop_height: Metres above and below the contact.
+        crop_radius: Metres about the contact; points farther away are masked.
         point_widths: Of the per-point MLP (as in DP3's encoder).
         heads: Soft keypoints: attention-weighted means of the points (our choice, for precision).
         cloud_features: Free features of the cloud beside the contact estimate.
@@ -82,8 +93,7 @@ class ModelConfig:
     horizon: int = 16
     dt: float = 0.05
     points: int = 512
-    crop_radius: float = 0.14
-    crop_height: float = 0.16
+    crop_radius: float = 0.12
     point_widths: tuple[int, ...] = (64, 128, 256)
     heads: int = 16
     cloud_features: int = 64

@@ -179,10 +179,9 @@ def cloud_input(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Points (N, 4) float32 (x, y, z over POSITION_SCALE, age) and mask (N,), in the local frame.
 
-    The crop is a cylinder about the vertical, so that it does not depend on the base's yaw.
+    The crop is a ball about the contact, so that it does not depend on the base's yaw.
     """
-    radius = np.hypot(points_local[..., 0], points_local[..., 1])
-    mask = (radius < config.crop_radius) & (np.abs(points_local[..., 2]) < config.crop_height)
+    mask = np.linalg.norm(points_local, axis=-1) <= config.crop_radius
     values = np.concatenate([points_local / POSITION_SCALE, np.clip(age, 0.0, 5.0)[..., None]], axis=-1)
     return np.where(mask[..., None], values, 0.0).astype(np.float32), mask
 
@@ -193,7 +192,9 @@ def encode_action(position: Array, rotvec: Array, width: Array, config: ModelCon
     matrix = Rotation.from_rotvec(rotvec.reshape(-1, 3)).as_matrix().reshape(*shape, 3, 3)
     six = (rot6(matrix) - rot6(np.eye(3))) / config.rotation_limit
     grip = 2.0 * width / config.gripper_max_width - 1.0
-    return np.concatenate([position / config.position_limit, six, grip[..., None]], axis=-1).astype(np.float32)
+    return np.concatenate([position / config.position_limit, six, grip[..., None]], axis=-1).astype(
+        np.float32
+    )
 
 
 def decode_action(action: NDArray[np.float32], config: ModelConfig) -> tuple[Array, Array, Array]:

@@ -80,11 +80,10 @@ class Contact:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """What is worked out of an observation before a policy adds its residual.
+class Outlook:
+    """Guidance ahead of an executed progress.
 
     Attributes:
-        observation: As given.
         window: Guidance at the steps; ``now``: guidance at the executed progress (H = 1).
         rotations: (H, 3, 3) of the window.
         contact: The next contact.
@@ -92,12 +91,8 @@ class Scene:
         clamped: (H,) 1 where the window waits at an event.
         widths: (H,) metres, scheduled gripper width.
         event_width: Metres after the next event (now, if none is left).
-        T_base_tcp: Measured.
-        twist: (6,) measured m/s, rad/s, base axes.
-        cloud: The observation's cloud if it is fresh enough, else None.
     """
 
-    observation: ExpertObservation
     window: GuidanceWindow
     now: GuidanceWindow
     rotations: Array
@@ -107,6 +102,20 @@ class Scene:
     clamped: Array
     widths: Array
     event_width: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scene(Outlook):
+    """What is worked out of an observation before a policy adds its residual.
+
+    Attributes:
+        observation: As given.
+        T_base_tcp: Measured.
+        twist: (6,) measured m/s, rad/s, base axes.
+        cloud: The observation's cloud if it is fresh enough, else None.
+    """
+
+    observation: ExpertObservation
     T_base_tcp: Transform
     twist: Array
     cloud: Cloud | None
@@ -187,6 +196,9 @@ class FollowPolicy:
     def reset(self) -> None:
         """Forget what was commanded."""
         self._memory = None
+
+    def warm_up(self) -> None:
+        """Do now what the first chunk would wait for."""
 
     def chunk(self, obs: ExpertObservation, seed: int) -> ActionChunk:
         """See ``ExpertPolicy``."""
@@ -293,32 +305,12 @@ class FollowPolicy:
                 raise BridgeError(code, f"the {name} is {age:.2f} s old", value=age, limit=limit, unit="s")
         if not (np.isfinite(joints.position).all() and np.isfinite(joints.velocity).all()):
             raise BridgeError(ErrorCode.BAD_INPUT, "a joint position or velocity is not finite")
-        progress, done = self._progress(obs), self._events_done(obs)
-        horizon, dt = self.model.horizon, self.model.dt
-        ahead = window(guidance, progress, done, horizon, dt)
-        now = window(guidance, progress, done, 1, 0.0)
-        contact = next_contact(guidance, done, self._up)
-        origin = contact.T_base_local.translation
-        weights, gain = np.zeros(horizon), np.zeros(horizon)
-        if contact.exists:
-            weights = features.weight(np.linalg.norm(ahead.position - origin, axis=1), self.model)
-            here = features.weight(np.linalg.norm(now.position - origin, axis=1), self.model)
-            gain = features.gains(weights, here[0], (weights[0] - here[0]) / dt, self.model)
-        left = done < len(guidance.events)
-        clamped = (ahead.progress >= guidance.event_progress[done] - 1e-9) if left else np.zeros(horizon, bool)
-        before = float(guidance.event_width[done - 1]) if 0 < done <= len(guidance.events) else joints.gripper_width
-        event_width = float(guidance.event_width[done]) if left else before
+        ahead = look_ahead(
+            guidance, self._progress(obs), self._events_done(obs), joints.gripper_width, self.model, self._up
+        )
         return Scene(
+            **vars(ahead),
             observation=obs,
-            window=ahead,
-            now=now,
-            rotations=Rotation.from_quat(ahead.quat).as_matrix(),
-            contact=contact,
-            weights=weights,
-            gains=gain,
-            clamped=clamped.astype(float),
-            widths=np.where(clamped, event_width, before),
-            event_width=event_width,
             T_base_tcp=self.arm.fk(joints.position),
             twist=self.arm.jacobian(joints.position) @ joints.velocity,
             cloud=self._fresh_cloud(obs),
@@ -362,7 +354,9 @@ class FollowPolicy:
     def _check(self, added: Residual) -> None:
         values = np.concatenate([added.position, added.rotvec, added.widths[:, None]], axis=1)
         if not np.isfinite(values).all():
-            raise BridgeError(ErrorCode.MODEL_ERROR, f"policy {self.source} put out a value that is not finite")
+            raise BridgeError(
+                ErrorCode.MODEL_ERROR, f"policy {self.source} put out a value that is not finite"
+            )
         limits = (
             ("correction", np.linalg.norm(added.position, axis=1).max(), self.config.max_correction, "m"),
             ("turn", np.linalg.norm(added.rotvec, axis=1).max(), self.config.max_rotation_correction, "rad"),
@@ -418,8 +412,7 @@ class SnapPolicy(FollowPolicy):
 
     def shift(self, points: Array) -> Array:
         """(2,) metres, local frame: middle of the nearest cluster of (N, 3) local points, or 0."""
-        radius = np.hypot(points[:, 0], points[:, 1])
-        near = points[(radius < self.model.crop_radius) & (np.abs(points[:, 2]) < self.model.crop_height)]
+        near = points[np.linalg.norm(points, axis=1) <= self.model.crop_radius]
         if len(near) < 10:
             return np.zeros(2)
         pairs = cKDTree(near).query_pairs(self.LINK, output_type="ndarray")
@@ -464,6 +457,13 @@ class LearnedPolicy(FollowPolicy):
 
             self.runtime = TorchRuntime(loaded, config.denoising_steps, config.device, config.threads)
 
+    def warm_up(self) -> None:
+        """Run the network once on nothing."""
+        model = self.model
+        noise = np.zeros((self.config.samples, model.horizon * model.action_dim), np.float32)
+        cloud = np.zeros((1, model.points, 4), np.float32)
+        self.runtime(np.zeros((1, model.feature_dim), np.float32), cloud, cloud[..., 0], noise)
+
     def inputs(self, scene: Scene) -> tuple[F32, F32, F32]:
         """The network's (1, F) features, (1, N, 4) cloud and (1, N) mask."""
         obs, model = scene.observation, self.model
@@ -471,8 +471,13 @@ class LearnedPolicy(FollowPolicy):
         cloud = np.zeros((1, model.points, 4), np.float32)
         mask = np.zeros((1, model.points), np.float32)
         if scene.cloud is not None and len(scene.cloud.points_base) and scene.contact.exists:
+            # The cropper repeats points where it has too few; repeated ones would weigh more.
+            _, first = np.unique(scene.cloud.points_base, axis=0, return_index=True)
+            first.sort()
             values, keep = features.cloud_input(
-                T_local_base.apply(scene.cloud.points_base), scene.cloud.age.astype(np.float64), model
+                T_local_base.apply(scene.cloud.points_base[first]),
+                scene.cloud.age[first].astype(np.float64),
+                model,
             )
             chosen = values[keep]
             if len(chosen) > model.points:
@@ -509,7 +514,9 @@ class LearnedPolicy(FollowPolicy):
         """Denoise ``samples`` chunks and take the medoid."""
         model = self.model
         rng = np.random.default_rng(seed)
-        noise = rng.standard_normal((self.config.samples, model.horizon * model.action_dim)).astype(np.float32)
+        noise = rng.standard_normal((self.config.samples, model.horizon * model.action_dim)).astype(
+            np.float32
+        )
         action, _ = self.runtime(*self.inputs(scene), noise)
         if not np.isfinite(action).all():
             raise BridgeError(ErrorCode.MODEL_ERROR, "the expert put out a value that is not finite")
@@ -517,7 +524,9 @@ class LearnedPolicy(FollowPolicy):
         position, rotvec, widths = features.decode_action(shaped, model)
         apart = np.linalg.norm(position[:, None] - position[None], axis=-1).mean(axis=-1)
         best = int(apart.sum(axis=1).argmin())
-        sigma = float(np.sqrt(np.mean(position.var(axis=0).sum(axis=-1)))) if len(position) > 1 else float("nan")
+        sigma = (
+            float(np.sqrt(np.mean(position.var(axis=0).sum(axis=-1)))) if len(position) > 1 else float("nan")
+        )
         turn = scene.contact.T_base_local
         if not scene.contact.exists:
             zero = np.zeros((model.horizon, 3))
@@ -534,6 +543,48 @@ def make_policy(config: ExpertConfig, arm: ArmModel) -> FollowPolicy:
     if config.policy == "expert":
         return LearnedPolicy(config, arm)
     return {"ik": FollowPolicy, "snap": SnapPolicy}[config.policy](config, arm)
+
+
+def look_ahead(
+    guidance: Guidance, progress: float, events_done: int, gripper_width: float, model: ModelConfig, up: Array
+) -> Outlook:
+    """Window, next contact and gains at an executed progress.
+
+    Args:
+        guidance: Not a refusal.
+        progress: 0..1.
+        events_done: Gripper events completed.
+        gripper_width: Metres, scheduled before the first event.
+        model: Horizon and blend.
+        up: (3,) against gravity, base frame.
+    """
+    ahead = window(guidance, progress, events_done, model.horizon, model.dt)
+    now = window(guidance, progress, events_done, 1, 0.0)
+    contact = next_contact(guidance, events_done, up)
+    origin = contact.T_base_local.translation
+    weights, gain = np.zeros(model.horizon), np.zeros(model.horizon)
+    if contact.exists:
+        weights = features.weight(np.linalg.norm(ahead.position - origin, axis=1), model)
+        here = features.weight(np.linalg.norm(now.position - origin, axis=1), model)
+        gain = features.gains(weights, here[0], (weights[0] - here[0]) / model.dt, model)
+    left = events_done < len(guidance.events)
+    clamped = np.zeros(model.horizon, bool)
+    if left:
+        clamped = ahead.progress >= guidance.event_progress[events_done] - 1e-9
+    past = 0 < events_done <= len(guidance.events)
+    before = float(guidance.event_width[events_done - 1]) if past else gripper_width
+    event_width = float(guidance.event_width[events_done]) if left else before
+    return Outlook(
+        window=ahead,
+        now=now,
+        rotations=Rotation.from_quat(ahead.quat).as_matrix(),
+        contact=contact,
+        weights=weights,
+        gains=gain,
+        clamped=clamped.astype(float),
+        widths=np.where(clamped, event_width, before),
+        event_width=event_width,
+    )
 
 
 def next_contact(guidance: Guidance, events_done: int, up: Array) -> Contact:

@@ -53,7 +53,7 @@ class View:
         scene_seed: Of the scene.
         phase: "pick" or "place".
         kind, size, yaw: Of the target (object or place), metres, rad.
-        base: (3,) metres, base frame: middle of the target's base (of a drawer: of its tray).
+        base: (3,) metres, base frame: middle of the target's base (of a drawer: of its open part).
         height: Metres of the TCP above the contact in this view.
         held: Metres that the held object reaches below the TCP; 0 in a pick.
         points: (P, 3) float16, metres, relative to ``base``, base frame's axes.
@@ -82,14 +82,18 @@ class Studio:
     def __init__(self, noise: float = 1.0) -> None:
         self._arm = ArmModel.load()
         self._world = World(SimConfig(depth_noise=noise), sample_scene(FIRST_SEED))
-        self._cropper = Cropper(CropperConfig(points=BANK_POINTS, crop_radius=BANK_RADIUS, min_points=1), self._arm)
+        self._cropper = Cropper(
+            CropperConfig(points=BANK_POINTS, crop_radius=BANK_RADIUS, min_points=1), self._arm
+        )
         self._widths, self._gripper = self._gripper_table()
 
     def _gripper_table(self) -> tuple[Array, Array]:
         """Positions of the gripper's linkage against its width, measured by closing it once."""
         world = self._world
         names = [
-            f"{side}_{part}_joint" for side in ("right", "left") for part in ("driver", "coupler", "spring_link", "follower")
+            f"{side}_{part}_joint"
+            for side in ("right", "left")
+            for part in ("driver", "coupler", "spring_link", "follower")
         ]
         self._names = names
         rows, widths = [], []
@@ -127,8 +131,11 @@ class Studio:
         source = scene.objects[rng.choice([i for i, o in enumerate(scene.objects) if o.movable])]
         place = scene.objects[rng.choice([i for i, o in enumerate(scene.objects) if not o.movable])]
         T_source, T_place = world.object_pose(source.name), world.object_pose(place.name)
-        opening = world.drawer_opening(place.name) if place.kind == "drawer" else 0.0
-        base_place = T_place.apply([opening, 0.0, 0.0])
+        base_place = T_place.translation
+        if place.kind == "drawer":  # the part of the tray that stands open is the place
+            opening = world.drawer_opening(place.name)
+            base_place = T_place.apply([(place.size[0] + opening) / 2, 0.0, 0.0])
+            place = dataclasses.replace(place, size=(opening, place.size[1], place.size[2]))
         base_source = T_source.translation
         yaw_source = float(Rotation.from_matrix(T_source.rotation).as_euler("zyx")[0])
         yaw_place = float(Rotation.from_matrix(T_place.rotation).as_euler("zyx")[0])
@@ -146,7 +153,9 @@ class Studio:
             if shot is not None:
                 yield self._view(seed, "pick", source, yaw_source, base_source, height, 0.0, shot)
         grasped = Transform(np.array([0.0, 0.0, grip]), Rotation.from_euler("z", yaw).as_matrix() @ DOWN)
-        T_tcp_object = grasped.inverse() @ Transform(np.zeros(3), Rotation.from_euler("z", yaw_source).as_matrix())
+        T_tcp_object = grasped.inverse() @ Transform(
+            np.zeros(3), Rotation.from_euler("z", yaw_source).as_matrix()
+        )
         width = float(min(source.size[1] if source.kind == "bar" else source.size[0], 0.084))
         contact = base_place + [0.0, 0.0, grip + rng.uniform(0.005, 0.06)]
         yaw = wrap_half(yaw + rng.uniform(-0.6, 0.6))
@@ -163,7 +172,12 @@ class Studio:
         return self._arm.ik(Transform(above, rotation), q, restarts=2).q
 
     def _shoot(
-        self, q: Array, width: float, held: tuple[ObjectSpec, Transform] | None, center: Array, rng: np.random.Generator
+        self,
+        q: Array,
+        width: float,
+        held: tuple[ObjectSpec, Transform] | None,
+        center: Array,
+        rng: np.random.Generator,
     ) -> tuple[Any, Array] | None:
         self._pose(q, width, held)
         self._clock += rng.uniform(0.3, 1.2)
@@ -202,13 +216,19 @@ def on_target(points: Array, thing: ObjectSpec, yaw: float, margin: float = 0.00
     inside = (points[:, 2] > -margin) & (points[:, 2] < thing.size[2] + margin)
     if thing.kind in ("ball", "cylinder", "bowl", "plate"):
         return np.asarray(inside & (np.hypot(x, y) < thing.size[0] / 2 + margin))
-    return np.asarray(inside & (np.abs(x) < thing.size[0] / 2 + margin) & (np.abs(y) < thing.size[1] / 2 + margin))
+    return np.asarray(
+        inside & (np.abs(x) < thing.size[0] / 2 + margin) & (np.abs(y) < thing.size[1] / 2 + margin)
+    )
 
 
 def save_shard(path: Path, views: list[View]) -> None:
     """Write views as one npz: flat arrays and a JSON of the rest; no pickle."""
     rows = [
-        {f.name: getattr(v, f.name) for f in dataclasses.fields(View) if f.name not in ("points", "age", "target", "tcp")}
+        {
+            f.name: getattr(v, f.name)
+            for f in dataclasses.fields(View)
+            if f.name not in ("points", "age", "target", "tcp")
+        }
         for v in views
     ]
     np.savez_compressed(
@@ -243,7 +263,9 @@ def generate(folder: Path, first_seed: int, scenes: int, shard: int = 50, report
         ValueError: A seed of the evaluation suites is asked for.
     """
     if first_seed < FIRST_SEED:
-        raise ValueError(f"scene seed {first_seed} belongs to the evaluation; training starts at {FIRST_SEED}")
+        raise ValueError(
+            f"scene seed {first_seed} belongs to the evaluation; training starts at {FIRST_SEED}"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     studio = Studio()
     start = time.monotonic()
@@ -251,7 +273,9 @@ def generate(folder: Path, first_seed: int, scenes: int, shard: int = 50, report
         path = folder / f"views-{begin}.npz"
         if path.exists():
             continue
-        views = [v for seed in range(begin, min(begin + shard, first_seed + scenes)) for v in studio.views(seed)]
+        views = [
+            v for seed in range(begin, min(begin + shard, first_seed + scenes)) for v in studio.views(seed)
+        ]
         partial = path.with_suffix(".part.npz")
         save_shard(partial, views)
         partial.rename(path)
