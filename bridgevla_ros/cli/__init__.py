@@ -33,7 +33,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("instruct", "bridgevla_ros.cli.instruct", "give the running graph an instruction and follow it"),
     Verb("doctor", "bridgevla_ros.cli.doctor", "say what is missing on this machine and how to get it"),
     Verb(
-        "train", "bridgevla_ros.training", "train the planner or the action expert, with the shipped recipes"
+        "train", "bridgevla_ros.cli.train", "train the planner or the action expert, with the shipped recipes"
     ),
     Verb("eval", "bridgevla_ros.evaluation", "measure success over many scenes, by suite"),
     Verb("bench", "bridgevla_ros.evaluation.bench", "measure latency, part by part"),
