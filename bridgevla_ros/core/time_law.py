@@ -172,7 +172,7 @@ def _smooth(sigma: Array, rate: Array, limits: Limits) -> tuple[Array, Array]:
     window = max(limits.acceleration / limits.jerk, limits.angular_acceleration / limits.angular_jerk)
     window = min(window, max(at[-1], 0.02))
     total = at[-1] + 1.6 * window
-    step = total / np.ceil(total / max(window / 40.0, total / 4000.0))
+    step = total / np.ceil(total / max(window / 80.0, total / 8000.0))
     grid = np.arange(round(total / step) + 1) * step
     profile = np.interp(grid - 0.8 * window, at, rate, left=0.0, right=0.0)
     for width in (window, 0.5 * window):

@@ -349,4 +349,5 @@ def body_shift(points: F64, start: F64, end: F64, radius: F64, axis: F64, iterat
         normal[3, 3] += 1e-6
         step = np.linalg.solve(normal, right)
         shift += step[:3]
-    return shift - axis * (axis[0] * shift[0] + axis[1] * shift[1] + axis[2] * shift[2])
+    shift -= axis * (axis[0] * shift[0] + axis[1] * shift[1] + axis[2] * shift[2])
+    return shift
