@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,26 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from bridgevla_ros.ros.domain import free_domain
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _free_domain() -> int:
-    """A domain id whose discovery port nobody on this machine holds (ports: 7400 + 250 * id)."""
-    import socket
-
-    order = list(range(1, 100))
-    random.Random(os.getpid()).shuffle(order)
-    for domain in order:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("127.0.0.1", 7400 + 250 * domain + 10))
-                return domain
-            except OSError:
-                continue
-    raise RuntimeError("no free ROS domain")
-
-
-os.environ["ROS_DOMAIN_ID"] = str(_free_domain())
+os.environ["ROS_DOMAIN_ID"] = str(free_domain())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.pop("ROS_LOCALHOST_ONLY", None)
 os.environ.setdefault("MUJOCO_GL", "osmesa")

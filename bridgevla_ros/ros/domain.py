@@ -1,0 +1,27 @@
+"""A ROS domain for graphs that must not meet others on this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+
+
+def free_domain() -> int:
+    """A ROS domain id that nobody on this machine uses.
+
+    DDS opens UDP port 7400 + 250 * id + 10 and, for each further process, the next odd ones.
+    """
+    order = list(range(1, 101))
+    random.Random(os.getpid() ^ time.monotonic_ns()).shuffle(order)
+    for domain in order:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+        return domain
+    raise BridgeError(ErrorCode.BUSY, "no free ROS domain", remedy="end other ROS programs of this machine")
