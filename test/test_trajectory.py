@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def assert_sound(guidance: Guidance, config: TrajectoryConfig) -> None:
         *(int(np.argmin(np.abs(guidance.progress - p))) for p in guidance.event_progress),
         len(time) - 1,
     ]
-    for a, b in zip(cuts[:-1], cuts[1:], strict=True):
+    for a, b in pairwise(cuts):
         if b - a < 3:
             continue
         for values, acceleration, jerk in (
@@ -200,7 +201,7 @@ def test_same_input_same_guidance_and_another_start_another_id() -> None:
     one, two = generate(PICK_AND_PLACE), generate(PICK_AND_PLACE)
     assert one.guidance_id == two.guidance_id
     np.testing.assert_array_equal(one.position, two.position)
-    moved = Transform(START.translation + [0.0, 0.01, 0.0], START.rotation)
+    moved = Transform(START.translation + np.array([0.0, 0.01, 0.0]), START.rotation)
     assert generate(PICK_AND_PLACE, moved).guidance_id != one.guidance_id
 
 

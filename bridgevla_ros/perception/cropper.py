@@ -107,7 +107,7 @@ class Cropper:
         for stamp in (0.0, 0.1):
             self.crop(
                 RgbdFrame(stamp, frame.rgb, depth, frame.intrinsics),
-                Transform(middle + [0.0, 0.0, 0.5], down),
+                Transform(middle + np.array([0.0, 0.0, 0.5]), down),
                 joints,
                 middle,
                 "",
