@@ -88,7 +88,7 @@ def distro() -> str:
 
 
 def _other_distro(wanted: str) -> int:
-    """Become the same command in the other distribution's virtual environment; returns only if there is none."""
+    """Become the same command in the other virtual environment; returns only where there is none."""
     from bridgevla_ros.core import resources
 
     tree = resources.roots()[0]

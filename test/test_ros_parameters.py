@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rclpy.parameter import Parameter
 
-from bridgevla_ros.core.config import ConfigError, param
-from bridgevla_ros.ros import parameters
+from bridgevla_ros.core.config import ConfigError, from_mapping, param, specs
+from bridgevla_ros.ros import parameter_page, parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,3 +91,22 @@ def test_yaml_keys_are_checked(make: Any, tmp_path: Path, section: str) -> None:
     path.write_text(f"{section}:\n  ros__parameters:\n    cout: 5\n")
     with pytest.raises(ConfigError, match="did you mean 'count'"):
         parameters.declare(make(arguments), Demo)
+
+
+def test_the_parameter_page_is_current() -> None:
+    """Otherwise: python -m bridgevla_ros.ros.parameter_page."""
+    path = Path(__file__).parent.parent / parameter_page.PAGE
+    assert path.read_text(encoding="utf-8") == parameter_page.page()
+
+
+def test_the_shipped_parameter_file_holds_what_nodes_know() -> None:
+    path = Path(__file__).parent.parent / "config" / "bringup.yaml"
+    sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert sections
+    for section, body in sections.items():
+        node = section.removeprefix("/**/")
+        given = body["ros__parameters"]
+        for config in parameter_page.configs(node):
+            fields = specs(config)
+            from_mapping(config, {k: given.pop(k) for k in list(given) if k in fields}, section)
+        assert not given, f"{section}: nobody knows {sorted(given)}"
