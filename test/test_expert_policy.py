@@ -125,7 +125,8 @@ def test_ik_follows_the_guidance_window(arm: ArmModel) -> None:
     assert chunk.progress[-1] == pytest.approx(guidance.event_progress[1])
     reached = np.array([arm.fk(q).translation for q in chunk.joints])
     assert np.abs(reached - chunk.position).max() < 3e-4
-    assert chunk.source == "ik" and np.isnan(chunk.correction_sigma)
+    assert chunk.source == "ik"
+    assert np.isnan(chunk.correction_sigma)
 
 
 def test_an_offset_returns_smoothly_and_replanning_agrees(arm: ArmModel) -> None:
@@ -137,7 +138,9 @@ def test_an_offset_returns_smoothly_and_replanning_agrees(arm: ArmModel) -> None
         FollowPolicy(ExpertConfig(policy="ik"), arm).chunk(observe(arm, guidance, progress, 0), 0).position
     )
     away = np.linalg.norm(first.position - window, axis=1)
-    assert away[0] > 0.024 and away[-1] < 0.002 and np.all(np.diff(away) < 0)
+    assert away[0] > 0.024
+    assert away[-1] < 0.002
+    assert np.all(np.diff(away) < 0)
     again = policy.chunk(observe(arm, guidance, float(first.progress[0]), 0, now=10.05), 0)
     assert np.abs(again.position[:8] - first.position[1:9]).max() < 2e-3
 
@@ -145,7 +148,7 @@ def test_an_offset_returns_smoothly_and_replanning_agrees(arm: ArmModel) -> None
 def test_the_correction_stays_at_the_grasp_and_fades_in_the_retreat(arm: ArmModel) -> None:
     guidance = make_guidance(arm)
     policy = SnapPolicy(ExpertConfig(policy="snap"), arm)
-    center = SOURCE + [0.0, 0.02, 0.0]
+    center = SOURCE + np.array([0.0, 0.02, 0.0])
     now, progress, done = 10.0, float(guidance.event_progress[0]), 1
     offsets, last = [], None
     while done < 3 and progress < 0.9:
@@ -190,23 +193,27 @@ def test_stale_inputs_are_named(arm: ArmModel, name: str) -> None:
 
 def test_a_correction_over_the_bound_is_refused_not_clipped(arm: ArmModel) -> None:
     guidance = make_guidance(arm)
-    cloud = box_cloud(SOURCE + [0.0, 0.03, 0.0], 10.0)
+    cloud = box_cloud(SOURCE + np.array([0.0, 0.03, 0.0]), 10.0)
     policy = SnapPolicy(ExpertConfig(policy="snap", max_correction=0.02), arm)
     with pytest.raises(BridgeError) as caught:
         policy.chunk(observe(arm, guidance, at_contact(guidance), 1, cloud=cloud), 0)
     assert caught.value.code == ErrorCode.EXPERT_DIVERGED
-    assert 0.02 < caught.value.value < 0.04 and caught.value.limit == 0.02
+    assert 0.02 < caught.value.value < 0.04
+    assert caught.value.limit == 0.02
 
 
 def test_the_same_inputs_give_the_same_chunk(arm: ArmModel, learned: LearnedPolicy) -> None:
     guidance = make_guidance(arm)
-    obs = observe(arm, guidance, at_contact(guidance), 1, cloud=box_cloud(SOURCE + [0.0, 0.012, 0.0], 10.0))
+    obs = observe(
+        arm, guidance, at_contact(guidance), 1, cloud=box_cloud(SOURCE + np.array([0.0, 0.012, 0.0]), 10.0)
+    )
     chunks = []
     for _ in range(2):
         learned.reset()
         chunks.append(learned.chunk(obs, 7))
     assert np.array_equal(chunks[0].joints, chunks[1].joints)
-    assert chunks[0].model_sha256 == learned.model_sha256 and len(learned.model_sha256) == 64
+    assert chunks[0].model_sha256 == learned.model_sha256
+    assert len(learned.model_sha256) == 64
 
 
 def test_the_expert_goes_to_the_object_beside_the_guidance(arm: ArmModel, learned: LearnedPolicy) -> None:
@@ -229,7 +236,9 @@ def test_the_expert_goes_to_the_object_beside_the_guidance(arm: ArmModel, learne
 
 def test_runtimes_agree(arm: ArmModel, learned: LearnedPolicy) -> None:
     guidance = make_guidance(arm)
-    obs = observe(arm, guidance, at_contact(guidance), 1, cloud=box_cloud(SOURCE + [0.01, 0.0, 0.0], 10.0))
+    obs = observe(
+        arm, guidance, at_contact(guidance), 1, cloud=box_cloud(SOURCE + np.array([0.01, 0.0, 0.0]), 10.0)
+    )
     learned.reset()
     torch_policy = LearnedPolicy(ExpertConfig(runtime="torch"), arm)
     a, b = learned.chunk(obs, 3), torch_policy.chunk(obs, 3)
@@ -323,9 +332,11 @@ def test_gripping_freezes_the_pose(arm: ArmModel) -> None:
     at = float(guidance.event_progress[1])
     now = 10.0
     for _ in range(20):
-        obs = observe(arm, guidance, at, 1, cloud=box_cloud(SOURCE + [0.0, 0.02, 0.0], now), now=now)
+        obs = observe(
+            arm, guidance, at, 1, cloud=box_cloud(SOURCE + np.array([0.0, 0.02, 0.0]), now), now=now
+        )
         moving, now = policy.chunk(obs, 0), now + 0.05
-    gone = box_cloud(SOURCE + [0.0, -0.02, 0.0], now)
+    gone = box_cloud(SOURCE + np.array([0.0, -0.02, 0.0]), now)
     gripping = policy.chunk(
         observe(
             arm,
@@ -345,7 +356,8 @@ def test_gripping_freezes_the_pose(arm: ArmModel) -> None:
 def test_a_missing_checkpoint_is_named(arm: ArmModel, tmp_path: Path) -> None:
     with pytest.raises(BridgeError) as caught:
         make_policy(ExpertConfig(weights=str(tmp_path)), arm)
-    assert caught.value.code == ErrorCode.MODEL_ERROR and "bridgevla train expert" in caught.value.remedy
+    assert caught.value.code == ErrorCode.MODEL_ERROR
+    assert "bridgevla train expert" in caught.value.remedy
 
 
 @given(st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3), st.floats(0.0, 0.085))

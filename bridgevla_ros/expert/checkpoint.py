@@ -66,7 +66,8 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
             f"missing {sorted(known - set(values))}",
             remedy="train it again or install the version that wrote it",
         )
-    return ModelConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ModelConfig(**fields)
 
 
 def save(folder: Path, config: ModelConfig, tensors: dict[str, NDArray[Any]], card: dict[str, Any]) -> str:

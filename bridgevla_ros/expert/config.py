@@ -13,7 +13,7 @@ class ExpertConfig:
 
     policy: str = param(
         "expert",
-        "Learned diffusion expert, or a baseline: ik follows guidance, snap shifts it to the nearest cluster.",
+        "The learned expert, or a baseline: ik follows guidance, snap shifts it to the nearest cluster.",
         choices=("expert", "ik", "snap"),
     )
     runtime: str = param(

@@ -85,9 +85,11 @@ class Block(nn.Module):
         nn.init.zeros_(self.second.bias)
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """(B, W) from (B, W) and conditioning (B, C)."""
         scale, shift = self.film(conditioning).chunk(2, dim=-1)
         h = self.norm(x) * (1.0 + scale) + shift
-        return x + self.second(nn.functional.silu(self.first(h)))
+        out: Tensor = x + self.second(nn.functional.silu(self.first(h)))
+        return out
 
 
 class Denoiser(nn.Module):
@@ -141,13 +143,14 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, timestep: Tensor, conditioning: Tensor, prior: Tensor) -> Tensor:
         """(B, H * 10) prediction from (B, H * 10) noisy actions at (B,) or (1,) timesteps."""
-        angle = timestep[:, None].to(x.dtype) * self.frequencies
+        frequencies = self.get_buffer("frequencies")
+        angle = timestep[:, None].to(x.dtype) * frequencies
         embedded = self.time(torch.cat([angle.sin(), angle.cos()], dim=-1))
         c = nn.functional.silu(conditioning + embedded)
         h = self.inlet(x)
         for block in self.blocks:
             h = block(h, c)
-        out = self.outlet(h)
+        out: Tensor = self.outlet(h)
         return out + prior if self.predicts_sample else out
 
 
@@ -170,7 +173,7 @@ class ExpertModel(nn.Module):
     def step(self, x: Tensor, conditioning: Tensor, prior: Tensor, step: DdimStep) -> Tensor:
         """One DDIM step, eta 0."""
         timestep = torch.full((1,), step.timestep, dtype=torch.float32, device=x.device)
-        out = self.denoiser(x, timestep, conditioning, prior)
+        out: Tensor = self.denoiser(x, timestep, conditioning, prior)
         if self.config.prediction_type == "sample":
             return step.clip_gain * out.clamp(-1.0, 1.0) + step.eps_gain * (x - step.root * out)
         sample = (x - step.noise_root * out) / step.root

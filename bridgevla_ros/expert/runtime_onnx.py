@@ -48,8 +48,8 @@ def fill(model: Any, tensors: dict[str, F32]) -> Any:
         if tuple(tensor.dims) != value.shape:
             raise BridgeError(
                 ErrorCode.MODEL_ERROR,
-                f"{tensor.name} is {value.shape} in the checkpoint and {tuple(tensor.dims)} in its onnx graph",
-                remedy="export the graph again: bridgevla train expert --export",
+                f"{tensor.name}: {value.shape} in the checkpoint, {tuple(tensor.dims)} in its onnx graph",
+                remedy=f"remove {graph_name(0).replace('0', '*')}: it is then made anew",
             )
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), tensor.name))
     return model

@@ -60,7 +60,7 @@ def export_onnx(sampler: Sampler) -> Any:
         torch.onnx.export(
             sampler,
             example,
-            buffer,
+            buffer,  # type: ignore[arg-type]  # this exporter takes any file
             input_names=["features", "cloud", "mask", "noise"],
             output_names=["action", "contact"],
             dynamic_axes={"cloud": {1: "N"}, "mask": {1: "N"}, "noise": {0: "S"}, "action": {0: "S"}},

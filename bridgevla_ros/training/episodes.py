@@ -145,7 +145,7 @@ class Studio:
         grip = source.size[2] / 2 + rng.uniform(-0.2, 0.25) * source.size[2]
         self._clock = 0.0
         q = np.asarray(robot.HOME) + rng.normal(0.0, 0.08, 7)
-        contact = base_source + [0.0, 0.0, grip]
+        contact = base_source + np.array([0.0, 0.0, grip])
         for height in (None, *rng.uniform([0.18, 0.10, 0.05, 0.02, 0.0], [0.30, 0.16, 0.09, 0.045, 0.012])):
             if height is not None:
                 q = self._reach(contact, float(height), yaw, q, rng)
@@ -157,7 +157,7 @@ class Studio:
             np.zeros(3), Rotation.from_euler("z", yaw_source).as_matrix()
         )
         width = float(min(source.size[1] if source.kind == "bar" else source.size[0], 0.084))
-        contact = base_place + [0.0, 0.0, grip + rng.uniform(0.005, 0.06)]
+        contact = base_place + np.array([0.0, 0.0, grip + rng.uniform(0.005, 0.06)])
         yaw = wrap_half(yaw + rng.uniform(-0.6, 0.6))
         for height in rng.uniform([0.18, 0.09, 0.04, 0.0], [0.28, 0.16, 0.09, 0.03]):
             q = self._reach(contact, float(height), yaw, q, rng)
@@ -167,7 +167,7 @@ class Studio:
 
     def _reach(self, contact: Array, height: float, yaw: float, q: Array, rng: np.random.Generator) -> Array:
         sigma = 0.015 if height > 0.09 else 0.005
-        above = contact + [*rng.normal(0.0, sigma, 2), height]
+        above = contact + np.array([*rng.normal(0.0, sigma, 2), height])
         rotation = Rotation.from_euler("z", yaw + rng.normal(0.0, 0.08)).as_matrix() @ DOWN
         return self._arm.ik(Transform(above, rotation), q, restarts=2).q
 
@@ -190,8 +190,8 @@ class Studio:
         return cloud, self._arm.fk(q).translation
 
     def _view(
-        self, seed: int, phase: str, thing: ObjectSpec, yaw: float, base: Array, height: float | None, held: float,
-        shot: tuple[Any, Array],
+        self, seed: int, phase: str, thing: ObjectSpec, yaw: float, base: Array,
+        height: float | None, held: float, shot: tuple[Any, Array],
     ) -> View:  # fmt: skip
         cloud, tcp = shot
         points, first = np.unique(cloud.points_base, axis=0, return_index=True)

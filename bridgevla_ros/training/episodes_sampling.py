@@ -21,7 +21,7 @@ from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, GripperEvent, Waypoint, WaypointKind, WaypointPlan
 from bridgevla_ros.expert import features
 from bridgevla_ros.expert.config import ModelConfig
-from bridgevla_ros.expert.policy import look_ahead
+from bridgevla_ros.expert.outlook import look_ahead
 from bridgevla_ros.training.episodes import DOWN, View
 
 F32 = NDArray[np.float32]

@@ -1,0 +1,369 @@
+"""From an observation to a chunk that follows guidance: the baseline ``ik``, and what all policies share.
+
+Windows, blending, inverse kinematics and bounds are here; a policy adds its residual beyond guidance.
+See ``features.py`` for the frames and the blend.
+
+| step | meaning |
+|---|---|
+| -1, 0 | observed: the last two joint states, 0 is newest |
+| 0 .. H-1 | predicted, ``dt`` apart, the first at ``stamp + dt`` |
+| 0 .. E-1 | executed before the next chunk must be there |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.transforms import Array, Transform
+from bridgevla_ros.core.types import (
+    ActionChunk,
+    Cloud,
+    Guidance,
+    JointState,
+    Progress,
+    StreamerState,
+)
+from bridgevla_ros.expert import features
+from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
+from bridgevla_ros.expert.outlook import Outlook, contact_of_event, look_ahead
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertObservation:
+    """What a policy may look at.
+
+    Attributes:
+        now: Seconds of the ROS clock.
+        joints: The last two joint states, newest last (one right after start).
+        cloud: Newest cloud; None if there never was one.
+        guidance: What to follow.
+        progress: Executed progress; of an older guidance it counts as 0.
+    """
+
+    now: float
+    joints: tuple[JointState, ...]
+    cloud: Cloud | None
+    guidance: Guidance
+    progress: Progress
+
+
+@dataclass(frozen=True, eq=False)
+class Scene(Outlook):
+    """What is worked out of an observation before a policy adds its residual.
+
+    Attributes:
+        observation: As given.
+        T_base_tcp: Measured.
+        twist: (6,) measured m/s, rad/s, base axes.
+        cloud: The observation's cloud if it is fresh enough, else None.
+    """
+
+    observation: ExpertObservation
+    T_base_tcp: Transform
+    twist: Array
+    cloud: Cloud | None
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """What a policy adds to following.
+
+    Attributes:
+        position: (H, 3) metres, base frame.
+        rotvec: (H, 3) rad, base frame, applied from the left.
+        widths: (H,) metres.
+        sigma: Metres, disagreement of samples; NaN where there is one.
+    """
+
+    position: Array
+    rotvec: Array
+    widths: Array
+    sigma: float = float("nan")
+
+
+@dataclass(eq=False)
+class _Memory:
+    """What was commanded last: the blend continues from there, not from the lagging measurement.
+
+    Attributes:
+        guidance_id, events_done, sequence: Of the last chunk.
+        stamp: Seconds; ``times``: (H + 1,) after it, 0 first.
+        progress: (H + 1,); ``offset``: (H + 1, 6) from guidance; ``joints``: (H + 1, 7).
+        last_offset: (6,) offset when the last contact's event was done; ``last_contact``: (3,).
+    """
+
+    guidance_id: str
+    events_done: int
+    sequence: int
+    stamp: float
+    times: Array
+    progress: Array
+    offset: Array
+    joints: Array
+    last_offset: Array
+    last_contact: Array
+
+
+class ExpertPolicy(Protocol):
+    """What the node and the rollout call."""
+
+    def chunk(self, obs: ExpertObservation, seed: int) -> ActionChunk:
+        """Commands of the next H steps.
+
+        Raises:
+            BridgeError: SENSOR_LOST, STALE_IMAGE, EXPERT_DIVERGED, UNREACHABLE, BAD_INPUT or
+                MODEL_ERROR: publish nothing, the arm holds.
+        """
+        ...
+
+
+class FollowPolicy:
+    """Baseline ``ik``: follow the guidance. The other policies override ``residual``."""
+
+    source = "ik"
+    needs_cloud = False
+    model_sha256 = ""
+
+    def __init__(self, config: ExpertConfig, arm: ArmModel, model: ModelConfig | None = None) -> None:
+        self.config = config
+        self.arm = arm
+        self.model = model or ModelConfig(horizon=config.horizon, dt=config.dt)
+        self._up = np.asarray(config.up_base, float)
+        self._memory: _Memory | None = None
+
+    def residual(self, scene: Scene, seed: int) -> Residual:
+        """What to add beyond following."""
+        zero = np.zeros((self.model.horizon, 3))
+        return Residual(zero, zero, scene.widths)
+
+    def reset(self) -> None:
+        """Forget what was commanded."""
+        self._memory = None
+
+    def warm_up(self) -> None:
+        """Do now what the first chunk would wait for."""
+
+    def chunk(self, obs: ExpertObservation, seed: int) -> ActionChunk:
+        """See ``ExpertPolicy``."""
+        scene = self._scene(obs)
+        offset, velocity, joints, memory = self._state(scene)
+        times = self.model.dt * np.arange(1, self.model.horizon + 1)
+        if obs.progress.state == StreamerState.GRIPPING and memory.sequence > 0:
+            offsets = np.repeat(offset[None], self.model.horizon, axis=0)
+            added = Residual(offsets[:, :3] * 0.0, offsets[:, 3:] * 0.0, scene.widths)
+        else:
+            distance: Array = np.linalg.norm(scene.window.position - memory.last_contact, axis=1)
+            share: Array = features.fade(distance, self.model)[:, None] * memory.last_offset
+            before = float(np.linalg.norm(scene.now.position[0] - memory.last_contact))
+            share_now: Array = features.fade(np.array(before), self.model) * memory.last_offset
+            rate: Array = (share[0] - share_now) / self.model.dt
+            offsets = share + features.decay(offset - share_now, velocity - rate, times, self.model.omega)
+            added = self.residual(scene, seed)
+            self._check(added)
+            offsets = offsets + np.concatenate([added.position, added.rotvec], axis=1)
+        position = scene.window.position + offsets[:, :3]
+        rotation = Rotation.from_rotvec(offsets[:, 3:]) * Rotation.from_matrix(scene.rotations)
+        path = self._joints(position, rotation.as_matrix(), joints)
+        grid = np.concatenate([joints[None], path])
+        self._memory = _Memory(
+            obs.guidance.guidance_id,
+            self._events_done(obs),
+            memory.sequence + 1,
+            obs.joints[-1].stamp,
+            np.concatenate([[0.0], times]),
+            np.concatenate([[self._progress(obs)], scene.window.progress]),
+            np.concatenate([offset[None], offsets]),
+            grid,
+            memory.last_offset,
+            memory.last_contact,
+        )
+        return ActionChunk(
+            stamp=obs.joints[-1].stamp,
+            guidance_id=obs.guidance.guidance_id,
+            task_id=obs.guidance.task_id,
+            sequence=memory.sequence,
+            seed=seed,
+            dt=self.model.dt,
+            execute_steps=min(self.config.execute_steps, self.model.horizon),
+            position=position,
+            quat=np.asarray(rotation.as_quat()),
+            joints=path,
+            joint_velocities=_velocities(grid, self.model.dt),
+            gripper_width=added.widths,
+            progress=scene.window.progress,
+            guidance_progress=self._progress(obs),
+            cloud_stamps=() if scene.cloud is None else (scene.cloud.stamp,),
+            joint_stamps=tuple(j.stamp for j in obs.joints),
+            correction=float(np.linalg.norm(offsets[-1, :3])),
+            correction_sigma=added.sigma,
+            model_sha256=self.model_sha256,
+            source=self.source,
+        )
+
+    # -- observation -----------------------------------------------------------------------------
+
+    @staticmethod
+    def _progress(obs: ExpertObservation) -> float:
+        same = obs.progress.guidance_id == obs.guidance.guidance_id
+        return float(np.clip(obs.progress.progress, 0.0, 1.0)) if same else 0.0
+
+    @staticmethod
+    def _events_done(obs: ExpertObservation) -> int:
+        same = obs.progress.guidance_id == obs.guidance.guidance_id
+        return obs.progress.events_done if same else 0
+
+    def _fresh_cloud(self, obs: ExpertObservation) -> Cloud | None:
+        age = float("inf") if obs.cloud is None else obs.now - obs.cloud.stamp
+        if age <= self.config.cloud_max_age:
+            return obs.cloud
+        if self.needs_cloud and self.config.policy_without_cloud == "hold":
+            raise BridgeError(
+                ErrorCode.SENSOR_LOST,
+                "no cloud has come yet" if obs.cloud is None else f"the newest cloud is {age:.2f} s old",
+                value=age,
+                limit=self.config.cloud_max_age,
+                unit="s",
+                remedy="check the camera and the cropper, or set policy_without_cloud to follow",
+            )
+        return None
+
+    def _scene(self, obs: ExpertObservation) -> Scene:
+        """Check an observation and work out what every policy needs.
+
+        Raises:
+            BridgeError: A stale or refused input, by name.
+        """
+        guidance, config = obs.guidance, self.config
+        if guidance.code != ErrorCode.NONE or len(guidance.progress) == 0:
+            raise BridgeError(ErrorCode.BAD_INPUT, f"guidance {guidance.guidance_id!r} is a refusal")
+        if not obs.joints:
+            raise BridgeError(ErrorCode.SENSOR_LOST, "no joint state has come yet")
+        joints = obs.joints[-1]
+        for name, age, limit, code in (
+            ("joint state", obs.now - joints.stamp, config.joint_max_age, ErrorCode.SENSOR_LOST),
+            ("progress", obs.now - obs.progress.stamp, config.progress_max_age, ErrorCode.SENSOR_LOST),
+            ("guidance's image", obs.now - guidance.stamp, config.guidance_max_age, ErrorCode.STALE_IMAGE),
+        ):
+            if not age <= limit:
+                raise BridgeError(code, f"the {name} is {age:.2f} s old", value=age, limit=limit, unit="s")
+        if not (np.isfinite(joints.position).all() and np.isfinite(joints.velocity).all()):
+            raise BridgeError(ErrorCode.BAD_INPUT, "a joint position or velocity is not finite")
+        ahead = look_ahead(
+            guidance, self._progress(obs), self._events_done(obs), joints.gripper_width, self.model, self._up
+        )
+        return Scene(
+            **vars(ahead),
+            observation=obs,
+            T_base_tcp=self.arm.fk(joints.position),
+            twist=self.arm.jacobian(joints.position) @ joints.velocity,
+            cloud=self._fresh_cloud(obs),
+        )
+
+    # -- continuation ----------------------------------------------------------------------------
+
+    def _state(self, scene: Scene) -> tuple[Array, Array, Array, _Memory]:
+        """Present offset from guidance (6,), its rate (6,), commanded joints (7,) and memory."""
+        obs, memory = scene.observation, self._memory
+        guided = Rotation.from_quat(scene.now.quat[0])
+        measured = np.concatenate(
+            [
+                scene.T_base_tcp.translation - scene.now.position[0],
+                (Rotation.from_matrix(scene.T_base_tcp.rotation) * guided.inv()).as_rotvec(),
+            ]
+        )
+        moving = np.concatenate([scene.now.linear_velocity[0], scene.now.angular_velocity[0]])
+        speed = obs.progress.speed_scale if obs.progress.state == StreamerState.MOVING else 0.0
+        fresh = (measured, scene.twist - speed * moving, obs.joints[-1].position)
+        if memory is None or memory.guidance_id != obs.guidance.guidance_id:
+            return *fresh, self._new_memory(memory)
+        offset, rate, joints = _at(memory, obs.joints[-1].stamp, self._progress(obs))
+        done = self._events_done(obs)
+        if done > memory.events_done:
+            position = contact_of_event(obs.guidance, done - 1)
+            if position is not None:
+                memory.last_offset, memory.last_contact = offset, position
+            memory.events_done = done
+        held = obs.progress.state in (StreamerState.HELD, StreamerState.STOPPED)
+        if held or np.linalg.norm(offset[:3] - measured[:3]) > self.config.resync_distance:
+            return *fresh, memory
+        return offset, rate, joints, memory
+
+    def _new_memory(self, old: _Memory | None) -> _Memory:
+        empty = np.zeros(0)
+        return _Memory("", 0, 0, 0.0, empty, empty, empty, empty, np.zeros(6), np.full(3, 1e3))
+
+    # -- output ----------------------------------------------------------------------------------
+
+    def _check(self, added: Residual) -> None:
+        values = np.concatenate([added.position, added.rotvec, added.widths[:, None]], axis=1)
+        if not np.isfinite(values).all():
+            raise BridgeError(
+                ErrorCode.MODEL_ERROR, f"policy {self.source} put out a value that is not finite"
+            )
+        limits = (
+            ("correction", np.linalg.norm(added.position, axis=1).max(), self.config.max_correction, "m"),
+            ("turn", np.linalg.norm(added.rotvec, axis=1).max(), self.config.max_rotation_correction, "rad"),
+            ("disagreement of samples", np.nan_to_num(added.sigma), self.config.max_spread, "m"),
+        )
+        for name, value, limit, unit in limits:
+            if value > limit:
+                raise BridgeError(
+                    ErrorCode.EXPERT_DIVERGED,
+                    f"policy {self.source}: {name} of {value:.3f} {unit} is over {limit:.3f} {unit}",
+                    value=float(value),
+                    limit=limit,
+                    unit=unit,
+                    remedy="plan again, or follow with policy ik",
+                )
+
+    def _joints(self, position: Array, rotation: Array, seed: Array) -> Array:
+        """Joints (H, 7) along the poses, seeded from the last command.
+
+        Raises:
+            BridgeError: UNREACHABLE.
+        """
+        out = np.empty((len(position), 7))
+        for k in range(len(position)):
+            result = self.arm.ik(Transform(position[k], rotation[k]), seed, iterations=30)
+            if result.position_error > 0.005 or result.rotation_error > 0.05:
+                raise BridgeError(
+                    ErrorCode.UNREACHABLE,
+                    f"step {k} of the chunk is {result.position_error * 1e3:.1f} mm out of reach",
+                    value=result.position_error,
+                    limit=0.005,
+                    unit="m",
+                )
+            out[k] = seed = result.q
+        return out
+
+
+def _at(memory: _Memory, stamp: float, progress: float) -> tuple[Array, Array, Array]:
+    """Offset (6,), its rate (6,) and joints (7,) of the last chunk where the arm is now.
+
+    Progress tells where on the chunk; once it waits at an event, the clock does.
+    """
+    end = memory.progress[-1]
+    elapsed = float(np.clip(stamp - memory.stamp, 0.0, memory.times[-1]))
+    arrival = int(np.argmax(memory.progress >= end - 1e-9))
+    if progress < end - 1e-9:
+        rising = memory.progress[: arrival + 1]
+        time = float(np.interp(progress, rising, memory.times[: arrival + 1]))
+    else:
+        time = max(float(memory.times[arrival]), elapsed)
+    rates = np.gradient(memory.offset, memory.times, axis=0)
+    offset = np.array([np.interp(time, memory.times, c) for c in memory.offset.T])
+    rate = np.array([np.interp(time, memory.times, c) for c in rates.T])
+    joints = np.array([np.interp(time, memory.times, c) for c in memory.joints.T])
+    return offset, rate, joints
+
+
+def _velocities(path: Array, dt: float) -> Array:
+    """(H, 7) rad/s by central differences over (H + 1, 7) joints, the present first."""
+    middle = (path[2:] - path[:-2]) / (2.0 * dt)
+    return np.concatenate([middle, (path[-1:] - path[-2:-1]) / dt])
