@@ -146,7 +146,8 @@ class _Follower:
         goal.timeout.sec = int(self.args.timeout)
         goal.timeout.nanosec = int(self.args.timeout % 1.0 * 1e9)
         sending = self.client.send_goal_async(goal, feedback_callback=self._on_feedback)
-        handle = self._until(sending)
+        # A goal that is on its way can be cancelled only once it is accepted.
+        handle = self._until(sending, interrupts=2)
         if handle is None:
             return EXIT_CANCELLED
         if not handle.accepted:
@@ -182,10 +183,11 @@ class _Follower:
                 return False
         return True
 
-    def _until(self, future: Any) -> Any:
+    def _until(self, future: Any, interrupts: int = 1) -> Any:
+        """Return what a future brings, None when so many interrupts came first."""
         while not future.done():
             self._spin()
-            if self.interrupts:
+            if self.interrupts >= interrupts:
                 return None
         return future.result()
 

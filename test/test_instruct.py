@@ -1,0 +1,155 @@
+"""``bridgevla instruct`` against an action server: exit status, remedy, and Ctrl-C that cancels."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridgevla_ros.core.errors import ErrorCode
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Door:
+    """An `execute_instruction` server: words of the instruction say how the goal ends."""
+
+    def __init__(self) -> None:
+        import rclpy
+        from bridgevla.action import ExecuteInstruction
+        from rclpy.action import ActionServer, CancelResponse
+        from rclpy.callback_groups import ReentrantCallbackGroup
+        from rclpy.executors import MultiThreadedExecutor
+
+        self.action = ExecuteInstruction
+        self.instructions: list[str] = []
+        self.cancelled = threading.Event()
+        self.node = rclpy.create_node("door")
+        self.server = ActionServer(
+            self.node,
+            ExecuteInstruction,
+            "execute_instruction",
+            self._execute,
+            callback_group=ReentrantCallbackGroup(),
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+        self.executor = MultiThreadedExecutor(2)
+        self.executor.add_node(self.node)
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._spin)
+        self.thread.start()
+
+    def _spin(self) -> None:
+        while not self.ended.is_set():
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def _execute(self, goal: Any) -> Any:
+        self.instructions.append(goal.request.instruction)
+        feedback, result = self.action.Feedback(), self.action.Result()
+        status = feedback.status
+        status.stage, status.progress, status.message = status.MOVING, 0.42, "on the way"
+        if "slow" in goal.request.instruction:
+            goal.publish_feedback(feedback)
+            while not goal.is_cancel_requested and not self.ended.is_set():
+                time.sleep(0.02)
+            goal.canceled()
+            self.cancelled.set()
+            result.code = int(ErrorCode.CANCELLED)
+        elif "absent" in goal.request.instruction:
+            status.stage, status.code = status.FAILED, int(ErrorCode.NO_TARGET)
+            status.value, status.limit, status.unit = 0.9, 0.5, "probability"
+            status.remedy, status.candidates = "name another object", ["red cube", "green ball"]
+            goal.publish_feedback(feedback)
+            goal.abort()
+            result.code, result.message = int(ErrorCode.NO_TARGET), "there is no absent cube"
+        else:
+            goal.publish_feedback(feedback)
+            goal.succeed()
+            result.steps_done = result.steps_total = 1
+            result.verified = True
+        return result
+
+    def close(self) -> None:
+        """End the thread and the node."""
+        self.ended.set()
+        self.thread.join()
+        self.executor.shutdown()
+        self.server.destroy()
+        self.node.destroy_node()
+
+
+@pytest.fixture(scope="module")
+def door(ros: None) -> Iterator[Door]:
+    made = Door()
+    yield made
+    made.close()
+
+
+def start(*words: str | bytes) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bridgevla_ros.cli", "instruct", *words]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+def test_done(door: Door) -> None:
+    code, said = finish(start("put the red cube in the blue bowl"))
+    assert code == 0, said
+    assert door.instructions[-1] == "put the red cube in the blue bowl"
+    assert "moving, 40 %: on the way" in said
+    assert "done: 1 of 1 steps, seen to have worked" in said
+
+
+def test_refusal_says_why_and_what_to_do(door: Door) -> None:
+    code, said = finish(start("take the absent cube"))
+    assert code == 1, said
+    assert "NO_TARGET: there is no absent cube" in said
+    assert "value 0.9 probability, limit 0.5 probability" in said
+    assert "what to do: name another object" in said
+    assert "what could be meant: red cube, green ball" in said
+
+
+def test_interrupt_cancels_through_the_action(door: Door) -> None:
+    process = start("slow, please")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert "on the way" in first
+    process.send_signal(signal.SIGINT)
+    code, said = finish(process)
+    assert door.cancelled.wait(5.0), (code, said)
+    assert code == 130, said
+    assert "cancelled" in said
+
+
+def test_nobody_answers(door: Door) -> None:
+    code, said = finish(start("anything", "--wait", "0.3", "--namespace", "elsewhere"))
+    assert code == 3, said
+    assert "/elsewhere/execute_instruction" in said
+    assert "bridgevla up" in said
+
+
+def test_words_that_are_not_utf8_are_refused(door: Door) -> None:
+    before = len(door.instructions)
+    code, said = finish(start(os.fsdecode(b"put the caf\xe9 cup away")))
+    assert code == 2, said
+    assert "BAD_INPUT" in said
+    assert "0xe9" in said
+    assert len(door.instructions) == before
