@@ -1,0 +1,496 @@
+"""The task: from an instruction to a finished, verified sub-goal after sub-goal.
+
+Pure: inputs are calls with the time, outputs are what ``tick`` returns. The arm moves only while this
+machine grants leases; to hold, it revokes (a lease that names no guidance).
+
+| stage | waits for | at most |
+|---|---|---|
+| PLANNING | the arm to stand, the plan, its guidance | plan_timeout, guidance_timeout |
+| AWAIT_APPROVAL | the operator, with the plan's digest | approval_timeout |
+| MOVING, GRIPPING | progress | stall_timeout |
+| HOLD | what was lost to come back | recovery_timeout (the operator: task_timeout) |
+| VERIFYING | the gripper's last width | one period |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.safety import Reason
+from bridgevla_ros.core.task_status import (
+    REMEDIES,
+    Stage,
+    TaskConfig,
+    TaskResult,
+    TaskStatus,
+    check_goal,
+    check_instruction,
+    fields,
+    gist,
+    reason_of,
+)
+from bridgevla_ros.core.types import (
+    DepthQuality,
+    GripperEvent,
+    Guidance,
+    Lease,
+    PlanRequest,
+    Progress,
+    StreamerState,
+    WaypointPlan,
+)
+
+__all__ = ["Output", "Stage", "TaskConfig", "TaskMachine", "TaskResult", "TaskStatus", "check_instruction"]
+
+Output = PlanRequest | Lease | TaskStatus
+
+ENDED = (Stage.IDLE, Stage.DONE, Stage.FAILED)
+# Opening by less than this beyond the carried width has let nothing go.
+_LET_GO = 0.008
+_SILENT_STREAMER = 0.5
+_STATUS_PERIOD = 0.1
+# A streamer that has just got its lease back may still say LEASE_EXPIRED for this long.
+_LEASE_GRACE = 1.0
+_BOUNDS = (ErrorCode.COLLISION, ErrorCode.OUT_OF_WORKSPACE, ErrorCode.UNREACHABLE, ErrorCode.SINGULARITY)
+_NOTHING: dict[str, Any] = fields(Reason())
+
+
+class TaskMachine:
+    """One task at a time.
+
+    Attributes:
+        config: As given.
+        status: Newest snapshot.
+        result: Of the last task that ended; None before.
+    """
+
+    def __init__(self, config: TaskConfig, seed: int = 0) -> None:
+        self.config = config
+        self.status = TaskStatus(0.0)
+        self.result: TaskResult | None = None
+        self._seed = seed
+        self._count = 0
+        self._outputs: list[Output] = []
+        self._progress: Progress | None = None
+        self._depth: DepthQuality | None = None
+        self._depth_at = -math.inf
+        self._lost: tuple[str, ...] = ()
+        self._published = -math.inf
+        self._clear()
+
+    def _clear(self) -> None:
+        self._autonomy, self._plan_only = "auto", False
+        self._deadline = math.inf
+        self._request: PlanRequest | None = None
+        self._plan: WaypointPlan | None = None
+        self._guidance: Guidance | None = None
+        self._since = -math.inf  # start of the present wait
+        self._leased = -math.inf
+        self._started = False  # the streamer took up this guidance
+        self._superseded = False
+        self._advanced, self._advanced_at = -1.0, -math.inf
+        self._held_since: float | None = None
+        self._carried = math.nan
+        self._verified = False
+
+    @property
+    def running(self) -> bool:
+        """True from an accepted instruction until DONE or FAILED."""
+        return self.status.stage not in ENDED
+
+    @property
+    def plan(self) -> WaypointPlan | None:
+        """Plan of the present sub-goal."""
+        return self._plan
+
+    # ---- the operator
+
+    def instruct(
+        self,
+        now: float,
+        instruction: str,
+        *,
+        autonomy: str = "",
+        plan_only: bool = False,
+        preempt: bool = False,
+        timeout: float = 0.0,
+    ) -> str:
+        """Accept an instruction and return its task id; planning starts at the next tick.
+
+        Args:
+            now: Seconds.
+            instruction: Plain language.
+            autonomy: "auto", "ask", or "" for the configured default.
+            plan_only: Plan and show, do not move.
+            preempt: End a running task first.
+            timeout: Seconds for the whole task; 0 for the configured default.
+
+        Raises:
+            BridgeError: NOT_UNDERSTOOD, BAD_INPUT, BUSY.
+        """
+        text = check_instruction(instruction)
+        check_goal(autonomy, timeout)
+        if self.running:
+            if not preempt:
+                raise BridgeError(
+                    ErrorCode.BUSY, f"task {self.status.task_id} is running", remedy=REMEDIES[ErrorCode.BUSY]
+                )
+            self.cancel(now, "another instruction came first")
+        self._clear()
+        self._count += 1
+        task_id = f"task-{self._count}-{round(now * 1e3)}"
+        self._autonomy, self._plan_only = autonomy or self.config.autonomy, plan_only
+        self._deadline = now + (timeout or self.config.task_timeout)
+        self._since = now
+        self.status = TaskStatus(now, task_id=task_id, instruction=text, stage=Stage.PLANNING)
+        self._emit()
+        return task_id
+
+    def cancel(self, now: float, reason: str = "") -> bool:
+        """End the running task; the arm brakes and holds. False when none runs."""
+        if not self.running:
+            return False
+        self._fail(now, Reason(ErrorCode.CANCELLED, reason or "cancelled by the operator"))
+        return True
+
+    def approve(self, now: float, plan_id: str, digest: str, approve: bool, reason: str = "") -> None:
+        """Let the plan that waits be carried out, or refuse it.
+
+        Raises:
+            BridgeError: BUSY (nothing waits), SCENE_CHANGED (another plan waits than the one looked at).
+        """
+        plan = self._plan
+        if self.status.stage != Stage.AWAIT_APPROVAL or plan is None:
+            raise BridgeError(
+                ErrorCode.BUSY, "no plan waits for approval", remedy="Look at the task's status."
+            )
+        if plan_id != plan.plan_id or digest != plan.digest:
+            raise BridgeError(
+                ErrorCode.SCENE_CHANGED,
+                f"plan {plan.plan_id} waits, not {plan_id}, or its digest differs",
+                remedy="Look at the newest plan and approve its digest.",
+            )
+        if approve:
+            self._go(now)
+        else:
+            self._fail(now, Reason(ErrorCode.REJECTED_BY_OPERATOR, reason or "refused by the operator"))
+
+    # ---- the other nodes
+
+    def on_plan(self, plan: WaypointPlan, now: float) -> None:
+        """Take the answer to the present request; any other is ignored."""
+        request = self._request
+        waiting = self.status.stage == Stage.PLANNING or (
+            self.status.stage == Stage.HOLD and not self._leasing()
+        )
+        if request is None or plan.request_id != request.request_id or self._plan is not None or not waiting:
+            return
+        self._plan, self._since = plan, now
+        total = max(plan.steps_total, self.status.step + 1)
+        self._set(now, plan_id=plan.plan_id, steps_total=total)
+        if plan.code != ErrorCode.NONE:
+            self._fail(now, Reason(plan.code, plan.message), plan.candidates)
+
+    def on_guidance(self, guidance: Guidance, now: float) -> None:
+        """Take guidance; used when it belongs to the present plan and none was taken for it yet."""
+        if not self._leasing():
+            self._guidance = guidance
+        elif self._guidance and guidance.guidance_id != self._guidance.guidance_id:
+            # A restarted planner or trajectory node answered once more: the expert follows the newest.
+            self._superseded = self._superseded or guidance.code == ErrorCode.NONE
+
+    def on_progress(self, progress: Progress, now: float) -> None:
+        """Take what the streamer reports."""
+        self._progress = progress
+
+    def on_depth_quality(self, quality: DepthQuality, now: float) -> None:
+        """Take the newest depth quality."""
+        self._depth, self._depth_at = quality, now
+
+    def on_nodes(self, lost: Iterable[str], now: float) -> None:
+        """Take the names of nodes that are not there or not active, empty when all are."""
+        self._lost = tuple(lost)
+
+    # ---- time
+
+    def tick(self, now: float) -> list[Output]:
+        """Advance; call at 20 Hz or more.
+
+        Returns:
+            What is to be published, in order: requests, leases, status on change and at 10 Hz.
+        """
+        if self.running and now > self._deadline:
+            self._fail(now, Reason(ErrorCode.TIMEOUT, "the task took too long", now, self._deadline, "s"))
+        if self.running:
+            self._step(now)
+        if now - self._published >= _STATUS_PERIOD - 1e-6:
+            self._set(now)
+            self._emit()
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def _step(self, now: float) -> None:
+        stage = self.status.stage
+        if stage == Stage.AWAIT_APPROVAL:
+            waited, limit = now - self._since, self.config.approval_timeout
+            if waited > limit:
+                message = "nobody approved the plan in time"
+                self._fail(now, Reason(ErrorCode.APPROVAL_EXPIRED, message, waited, limit, "s"))
+        elif self._leasing():
+            self._move(now)
+        else:
+            self._plan_step(now)
+
+    def _leasing(self) -> bool:
+        """True once motion for the present guidance was begun."""
+        return self._leased > -math.inf
+
+    def _plan_step(self, now: float) -> None:
+        """PLANNING: stand still, ask, wait for plan and guidance."""
+        missing = self._missing(now, moving=False)
+        if missing is not None:
+            self._hold(now, missing, self.config.recovery_timeout)
+            return
+        if self.status.stage == Stage.HOLD:
+            self._since = now
+            self._unhold(now, Stage.PLANNING)
+        config, waited = self.config, now - self._since
+        if self._request is None:
+            progress = self._progress
+            busy = progress is not None and progress.state in (StreamerState.MOVING, StreamerState.GRIPPING)
+            if not busy:
+                self._ask(now)
+            elif waited > config.stall_timeout:
+                self._timeout(now, "the arm does not come to rest", waited, config.stall_timeout)
+        elif self._plan is None:
+            if waited > config.plan_timeout:
+                self._timeout(now, "the planner does not answer", waited, config.plan_timeout)
+        elif self._guidance is None or self._guidance.plan_id != self._plan.plan_id:
+            if waited > config.guidance_timeout:
+                self._timeout(now, "the trajectory node does not answer", waited, config.guidance_timeout)
+        elif self._guidance.code != ErrorCode.NONE:
+            g = self._guidance
+            self._fail(now, Reason(g.code, g.message, g.value, g.limit, g.unit))
+        elif self._plan_only:
+            self._finish(now)
+        elif self._autonomy == "ask":
+            self._since = now
+            self._set(now, stage=Stage.AWAIT_APPROVAL, message="approve the plan to let the arm move")
+        else:
+            self._go(now)
+
+    def _ask(self, now: float) -> None:
+        status = self.status
+        self._request = PlanRequest(
+            now,
+            status.task_id,
+            f"{status.task_id}-{status.step}-{status.retries}",
+            status.instruction,
+            status.step,
+            status.retries,
+            self._seed,
+        )
+        self._since = now
+        self._outputs.append(self._request)
+
+    def _go(self, now: float) -> None:
+        """Begin to move along the guidance."""
+        self._since = self._advanced_at = now
+        self._advanced, self._started, self._superseded, self._held_since = -1.0, False, False, None
+        self._set(now, stage=Stage.MOVING, **_NOTHING)
+        self._lease(now)
+
+    def _move(self, now: float) -> None:
+        """MOVING, GRIPPING and HOLD on the way: renew the lease, watch progress."""
+        missing = self._missing(now, moving=True)
+        if missing is not None:
+            self._revoke(now)
+            self._hold(now, missing, self.config.recovery_timeout)
+            return
+        guidance, progress = self._guidance, self._progress
+        assert guidance is not None
+        if self._superseded:
+            self._retry(now, Reason(ErrorCode.CONTROLLER_INACTIVE, "planner or trajectory was restarted"))
+        elif progress is not None and progress.state == StreamerState.STOPPED:
+            self._lease(now)
+            self._hold(now, reason_of(progress), math.inf)
+        elif progress is None or progress.guidance_id != guidance.guidance_id:
+            self._await_streamer(now)
+        else:
+            self._started = True
+            self._note(progress, now)
+            self._follow(progress, now)
+
+    def _await_streamer(self, now: float) -> None:
+        """The streamer has not taken up the guidance, or no longer knows it."""
+        waited, limit = now - self._since, self.config.recovery_timeout
+        if self._started:  # where the arm is on the path is not known
+            self._retry(now, Reason(ErrorCode.CONTROLLER_INACTIVE, "arm_streamer was restarted"))
+        elif waited > limit:
+            self._timeout(now, "arm_streamer does not begin", waited, limit)
+        else:
+            self._lease(now)
+
+    def _follow(self, progress: Progress, now: float) -> None:
+        """React to what the streamer says of the present guidance."""
+        if progress.state == StreamerState.FINISHED:
+            self._verify(now, progress)
+            return
+        if progress.code == ErrorCode.GRASP_FAILED:
+            self._retry(now, reason_of(progress))
+            return
+        self._lease(now)
+        stalled = now - self._advanced_at
+        held = progress.state == StreamerState.HELD and progress.code != ErrorCode.NONE
+        if held and (progress.code != ErrorCode.LEASE_EXPIRED or stalled > _LEASE_GRACE):
+            self._hold(now, reason_of(progress), self._patience(progress.code))
+            return
+        gripping = progress.state == StreamerState.GRIPPING
+        self._unhold(now, Stage.GRIPPING if gripping else Stage.MOVING)
+        if stalled > self.config.stall_timeout:
+            self._timeout(now, "the arm makes no progress", stalled, self.config.stall_timeout)
+
+    def _note(self, progress: Progress, now: float) -> None:
+        """Remember advance and what was carried."""
+        advance = progress.progress + progress.events_done
+        if advance > self._advanced + 1e-4:
+            self._advanced, self._advanced_at = advance, now
+        events = self._guidance.events if self._guidance else ()
+        if 0 < progress.events_done <= len(events) and events[progress.events_done - 1] == GripperEvent.CLOSE:
+            self._carried = progress.gripper_width
+        self._set(now, progress=progress.progress, speed_scale=progress.speed_scale)
+
+    def _verify(self, now: float, progress: Progress) -> None:
+        """The gripper closed on something (else the streamer said GRASP_FAILED) and let it go at the end."""
+        self._revoke(now)
+        self._set(now, stage=Stage.VERIFYING, progress=1.0)
+        events = self._guidance.events if self._guidance else ()
+        carried = self._carried
+        lets_go = bool(events) and events[-1] == GripperEvent.OPEN and math.isfinite(carried)
+        if lets_go and not progress.gripper_width > carried + _LET_GO:
+            message = "the gripper still holds what it should have let go"
+            self._fail(
+                now,
+                Reason(ErrorCode.VERIFY_FAILED, message, progress.gripper_width, carried + _LET_GO, "m"),
+            )
+            return
+        self._verified = True
+        if self.status.step + 1 < self.status.steps_total:
+            self._next(now, step=self.status.step + 1, retries=0)
+        else:
+            self._finish(now)
+
+    def _retry(self, now: float, reason: Reason) -> None:
+        """Look again, at most ``max_retries`` times for one sub-goal."""
+        self._revoke(now)
+        if self.status.retries >= self.config.max_retries:
+            self._fail(now, reason)
+        else:
+            self._next(now, step=self.status.step, retries=self.status.retries + 1)
+
+    def _next(self, now: float, *, step: int, retries: int) -> None:
+        """Plan a sub-goal, anew."""
+        self._request = self._plan = self._guidance = None
+        self._since, self._leased, self._held_since = now, -math.inf, None
+        self._carried, self._verified = math.nan, self._verified and step > self.status.step
+        self._set(
+            now, stage=Stage.PLANNING, step=step, retries=retries, progress=0.0, speed_scale=0.0, **_NOTHING
+        )
+
+    # ---- waiting for what was lost
+
+    def _missing(self, now: float, *, moving: bool) -> Reason | None:
+        """What keeps the task from going on: a node, the camera, the streamer."""
+        if self._lost:
+            message = f"{', '.join(self._lost)} is not active"
+            return Reason(ErrorCode.CONTROLLER_INACTIVE, message)
+        depth, config = self._depth, self.config
+        if depth is not None:
+            age = now - self._depth_at
+            if age > config.depth_timeout:
+                return Reason(ErrorCode.SENSOR_LOST, "no depth images", age, config.depth_timeout, "s")
+            if depth.code in (ErrorCode.SENSOR_LOST, ErrorCode.CALIBRATION) and moving:
+                message = "the camera is lost" if depth.code == ErrorCode.SENSOR_LOST else "the camera is off"
+                return Reason(depth.code, message, depth.robot_residual, math.nan, "m")
+        progress = self._progress
+        if moving and progress is not None and now - progress.stamp > _SILENT_STREAMER:
+            age = now - progress.stamp
+            return Reason(ErrorCode.CONTROLLER_INACTIVE, "arm_streamer is silent", age, _SILENT_STREAMER, "s")
+        return None
+
+    def _patience(self, code: ErrorCode) -> float:
+        """Seconds that a hold of the streamer may last."""
+        if code == ErrorCode.STOPPED:
+            return math.inf  # held: the operator's word is awaited; the task's own timeout still counts
+        if code in (ErrorCode.SENSOR_LOST, ErrorCode.CONTROLLER_INACTIVE, ErrorCode.LEASE_EXPIRED):
+            return self.config.recovery_timeout
+        return self.config.blocked_timeout
+
+    def _hold(self, now: float, reason: Reason, patience: float) -> None:
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since > patience:
+            self._fail(now, reason)
+            return
+        if reason.code not in _BOUNDS:  # before a bound the time without progress counts on
+            self._advanced_at = now
+        self._set(now, stage=Stage.HOLD, speed_scale=0.0, **fields(reason))
+
+    def _unhold(self, now: float, stage: Stage) -> None:
+        self._held_since = None
+        self._set(now, stage=stage, **_NOTHING)
+
+    # ---- outputs
+
+    def _lease(self, now: float) -> None:
+        if now - self._leased < 1.0 / self.config.lease_rate - 1e-6:
+            return
+        assert self._guidance is not None
+        self._leased = now
+        task_id, guidance_id = self.status.task_id, self._guidance.guidance_id
+        self._outputs.append(Lease(now, self.config.lease_duration, task_id, guidance_id))
+
+    def _revoke(self, now: float) -> None:
+        """Take the permission back at once."""
+        if self._leasing() and self._lease_valid(now):
+            self._outputs.append(Lease(now, 0.0, self.status.task_id, ""))
+            self._leased = now - self.config.lease_duration - 1e-3
+
+    def _lease_valid(self, now: float) -> bool:
+        return now - self._leased <= self.config.lease_duration
+
+    def _timeout(self, now: float, message: str, value: float, limit: float) -> None:
+        self._fail(now, Reason(ErrorCode.TIMEOUT, message, value, limit, "s"))
+
+    def _fail(self, now: float, reason: Reason, candidates: tuple[str, ...] = ()) -> None:
+        self._revoke(now)
+        self._set(now, stage=Stage.FAILED, speed_scale=0.0, candidates=candidates, **fields(reason))
+        self._end(reason.code, reason.message)
+
+    def _finish(self, now: float) -> None:
+        self._revoke(now)
+        message = "planned, not carried out" if self._plan_only else "done"
+        self._set(now, stage=Stage.DONE, speed_scale=0.0, **{**_NOTHING, "message": message})
+        self._end(ErrorCode.NONE, message)
+
+    def _end(self, code: ErrorCode, message: str) -> None:
+        status = self.status
+        done = status.step + 1 if status.stage == Stage.DONE and not self._plan_only else status.step
+        self.result = TaskResult(status.task_id, code, message, done, status.steps_total, self._verified)
+        self._leased = -math.inf
+
+    def _set(self, now: float, **changes: Any) -> None:
+        """Update the status; it goes out when more than a number changed."""
+        before = self.status
+        valid = self.running and self._lease_valid(now)
+        self.status = replace(before, **{"stamp": now, "lease_valid": valid, **changes})
+        if gist(before) != gist(self.status):
+            self._emit()
+
+    def _emit(self) -> None:
+        self._published = self.status.stamp
+        self._outputs.append(self.status)
