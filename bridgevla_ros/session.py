@@ -17,6 +17,8 @@ import rclpy
 from bridgevla.msg import Progress as ProgressMsg
 from bridgevla.msg import SimOutcome, TaskStatus, WaypointPlan
 from bridgevla.srv import Instruct
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -30,6 +32,28 @@ from bridgevla_ros.ros.domain import free_domain
 from bridgevla_ros.supervisor import Supervisor
 
 ENDED = (TaskStatus.DONE, TaskStatus.FAILED)
+MANAGED = ("planner", "cropper", "trajectory", "action_expert")
+
+
+class _Lifecycle:
+    """Asks a managed node for its state, again and again."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._client = node.create_client(GetState, f"{name}/get_state")
+        self._answer: Any = None
+        self._state = State.PRIMARY_STATE_UNKNOWN
+        self._asked = -1.0
+
+    def active(self) -> bool:
+        """Whether the newest answer said so; asks anew now and then."""
+        now = time.monotonic()
+        if self._answer is not None and self._answer.done():
+            self._state = self._answer.result().current_state.id
+            self._answer = None
+        overdue = self._answer is None or now - self._asked > 2.0
+        if overdue and now - self._asked > 0.3 and self._client.service_is_ready():
+            self._answer, self._asked = self._client.call_async(GetState.Request()), now
+        return bool(self._state == State.PRIMARY_STATE_ACTIVE)
 
 
 class LogFiles:
@@ -140,6 +164,7 @@ class Session:
             self._executor = SingleThreadedExecutor(context=self._context)
             self._executor.add_node(self.node)
             self._instruct = self.node.create_client(Instruct, "instruct")
+            self._lifecycles = {n: _Lifecycle(self.node, n) for n in MANAGED if self._has(n)}
             self._listen()
         except BaseException:
             self.supervisor.stop()
@@ -219,12 +244,13 @@ class Session:
             lacking.append("service instruct")
         if self.heard.status is None:
             lacking.append("status of the task")
-        elif self.heard.status.code == ErrorCode.CONTROLLER_INACTIVE:
-            lacking.append(self.heard.status.message or "managed nodes active")
-        simulated = any(n.name == "sim_arm" for n in self.graph.nodes)
-        if simulated and self.heard.outcome is None:
+        lacking += [f"{name} active" for name, cycle in self._lifecycles.items() if not cycle.active()]
+        if self._has("sim_arm") and self.heard.outcome is None:
             lacking.append("simulator's outcome")
         return lacking
+
+    def _has(self, name: str) -> bool:
+        return any(n.name == name for n in self.graph.nodes)
 
     def nodes(self) -> list[str]:
         """Names of the nodes in the graph, beside this program's."""

@@ -18,6 +18,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.task_status import Stage, TaskStatus
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
     ActionChunk,
@@ -230,6 +231,27 @@ qualities = st.builds(
     st.just(math.nan),
     codes,
 )
+statuses = st.builds(
+    TaskStatus,
+    stamps,
+    text,
+    text,
+    text,
+    st.sampled_from(list(Stage)),
+    st.integers(0, 9),
+    st.integers(0, 9),
+    st.integers(0, 2),
+    unit,
+    unit,
+    codes,
+    text,
+    finite,
+    st.just(math.nan),
+    text,
+    text,
+    st.lists(text, max_size=3).map(tuple),
+    st.booleans(),
+)
 leases = st.builds(Lease, stamps, st.integers(0, 10**10).map(lambda ns: ns / 1e9), text, text)
 
 
@@ -306,6 +328,11 @@ def test_depth_quality(quality: DepthQuality) -> None:
         quality,
         conversions.depth_quality_from_msg(conversions.depth_quality_to_msg(quality)),
     )
+
+
+@given(statuses)
+def test_task_status(status: TaskStatus) -> None:
+    assert_same(status, conversions.task_status_from_msg(conversions.task_status_to_msg(status)))
 
 
 @given(leases)

@@ -29,6 +29,8 @@ from bridgevla_ros.ros.conversions.motion import (
     lease_to_msg,
     progress_from_msg,
     progress_to_msg,
+    task_status_from_msg,
+    task_status_to_msg,
 )
 from bridgevla_ros.ros.conversions.plan import (
     guidance_from_msg,
@@ -104,6 +106,8 @@ __all__ = [
     "rgb_to_msg",
     "stamp_from_msg",
     "stamp_to_msg",
+    "task_status_from_msg",
+    "task_status_to_msg",
     "transform_from_msg",
     "transform_stamped_from_msg",
     "transform_stamped_to_msg",

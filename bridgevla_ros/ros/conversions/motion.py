@@ -1,4 +1,4 @@
-"""Action chunks, progress, leases and what goes to the arm."""
+"""Action chunks, progress, leases, task status and what goes to the arm."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 from bridgevla.msg import ActionChunk as ActionChunkMsg
 from bridgevla.msg import Lease as LeaseMsg
 from bridgevla.msg import Progress as ProgressMsg
+from bridgevla.msg import TaskStatus as TaskStatusMsg
 from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.task_status import Stage, TaskStatus
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import (
     ActionChunk,
@@ -208,6 +210,58 @@ def lease_from_msg(msg: LeaseMsg) -> Lease:
         duration_from_msg(msg.duration),
         msg.task_id,
         msg.guidance_id,
+    )
+
+
+def task_status_to_msg(status: TaskStatus, frame: str = "base_link") -> TaskStatusMsg:
+    """Where a task stands; progress and speed scale travel as float32."""
+    return TaskStatusMsg(
+        header=header(status.stamp, frame),
+        task_id=status.task_id,
+        plan_id=status.plan_id,
+        instruction=status.instruction,
+        stage=int(status.stage),
+        step=status.step,
+        steps_total=status.steps_total,
+        retries=status.retries,
+        progress=float(status.progress),
+        speed_scale=float(status.speed_scale),
+        code=int(status.code),
+        message=status.message,
+        value=float(status.value),
+        limit=float(status.limit),
+        unit=status.unit,
+        remedy=status.remedy,
+        candidates=list(status.candidates),
+        lease_valid=bool(status.lease_valid),
+    )
+
+
+def task_status_from_msg(msg: TaskStatusMsg) -> TaskStatus:
+    """Where a task stands."""
+    try:
+        stage = Stage(msg.stage)
+    except ValueError:
+        raise BridgeError(ErrorCode.BAD_INPUT, f"task stage {msg.stage} is not in the table") from None
+    return TaskStatus(
+        stamp=stamp_from_msg(msg.header.stamp),
+        task_id=msg.task_id,
+        plan_id=msg.plan_id,
+        instruction=msg.instruction,
+        stage=stage,
+        step=msg.step,
+        steps_total=msg.steps_total,
+        retries=msg.retries,
+        progress=msg.progress,
+        speed_scale=msg.speed_scale,
+        code=code_from_msg(msg.code),
+        message=msg.message,
+        value=msg.value,
+        limit=msg.limit,
+        unit=msg.unit,
+        remedy=msg.remedy,
+        candidates=tuple(msg.candidates),
+        lease_valid=msg.lease_valid,
     )
 
 
