@@ -20,7 +20,7 @@ from bridgevla.srv import Instruct
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -121,7 +121,7 @@ class Session:
         arguments: Of ``bridgevla up``, by name.
         logs: Folder for the output of the processes.
         on_line: Called with (process, line) as well.
-        environment: Added to the environment of every process.
+        remappings: (from, to) pairs by node name, to come between two nodes.
     """
 
     def __init__(
@@ -130,13 +130,19 @@ class Session:
         logs: Path,
         *,
         on_line: Callable[[str, str], None] | None = None,
-        environment: Mapping[str, str] | None = None,
+        remappings: Mapping[str, tuple[tuple[str, str], ...]] | None = None,
     ) -> None:
         self.domain = free_domain()
         graph = bringup.build(arguments)
         extra = {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-        extra |= environment or {}
-        self.graph = replace(graph, environment=(*graph.environment, *extra.items()))
+        extra_names = remappings or {}
+        self.graph = replace(
+            graph,
+            environment=(*graph.environment, *extra.items()),
+            nodes=tuple(
+                replace(n, remappings=(*n.remappings, *extra_names.get(n.name, ()))) for n in graph.nodes
+            ),
+        )
         self.logs = LogFiles(logs, on_line)
         self.supervisor = Supervisor(self.graph, sink=self.logs)
         self.heard = Heard()
@@ -161,7 +167,7 @@ class Session:
                 start_parameter_services=False,
                 parameter_overrides=[Parameter("use_sim_time", value=False)],
             )
-            self._executor = SingleThreadedExecutor(context=self._context)
+            self._executor = EventsExecutor(context=self._context)
             self._executor.add_node(self.node)
             self._instruct = self.node.create_client(Instruct, "instruct")
             self._lifecycles = {n: _Lifecycle(self.node, n) for n in MANAGED if self._has(n)}
