@@ -6,6 +6,8 @@ position, velocity and acceleration.
 
 from __future__ import annotations
 
+import bisect
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,3 +114,40 @@ class Brake:
             return JointMotion.at_rest(np.array(q))
         q, v, a = self._trajectory.at_time(max(time, 0.0))
         return JointMotion(np.array(q), np.array(v), np.array(a))
+
+
+class CommandHistory:
+    """What was commanded when, for the last few seconds.
+
+    Args:
+        size: Entries kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._entries: deque[tuple[float, Array]] = deque(maxlen=size)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds, time of the first entry kept."""
+        return self._entries[0][0]
+
+    def append(self, time: float, q: Array) -> None:
+        """Add joints commanded for a time, not before the last one's."""
+        self._entries.append((time, q))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+
+    def at(self, time: float) -> Array:
+        """(n,) rad, linear between entries, the first or last one beyond them; needs an entry."""
+        i = bisect.bisect_left(self._entries, time, key=lambda entry: entry[0])
+        if i == 0:
+            return self._entries[0][1]
+        if i == len(self._entries):
+            return self._entries[-1][1]
+        (t0, q0), (t1, q1) = self._entries[i - 1], self._entries[i]
+        return np.asarray(q0 + (time - t0) / max(t1 - t0, 1e-9) * (q1 - q0))

@@ -10,9 +10,7 @@ Whatever goes out ends at rest, so that silence is a controlled stop. Progress i
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections import deque
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from bridgevla_ros.core.chunk_path import ChunkPath, validate
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.gripping import GripperJob, GripperMonitor
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.motion import Brake, JointMotion, MotionLimits, step_towards
+from bridgevla_ros.core.motion import Brake, CommandHistory, JointMotion, MotionLimits, step_towards
 from bridgevla_ros.core.safety import Clearance, Envelope, Reason
 from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.transforms import Array
@@ -68,7 +66,7 @@ class Streamer:
         self._due = -math.inf
         self._brake: Brake | None = None  # proven, from self._brake_start on
         self._brake_start = -math.inf
-        self._history: deque[tuple[float, Array]] = deque(maxlen=int(2 * config.rate))
+        self._history = CommandHistory(int(2 * config.rate))
         self._guidances: dict[str, Guidance] = {}
         self._lease: Lease | None = None
         self._guidance: Guidance | None = None
@@ -101,7 +99,8 @@ class Streamer:
 
     def on_guidance(self, guidance: Guidance) -> None:
         """Remember a guidance; it moves nothing until a lease names it."""
-        if guidance.code == ErrorCode.NONE and len(guidance.progress):
+        active = self._guidance.guidance_id if self._guidance else ""
+        if guidance.code == ErrorCode.NONE and len(guidance.progress) and guidance.guidance_id != active:
             self._guidances = {guidance.guidance_id: guidance} | {
                 key: value for key, value in self._guidances.items() if value is self._guidance
             }
@@ -132,10 +131,14 @@ class Streamer:
                     unit="rad",
                 )
         except BridgeError as refusal:
-            self.rejected += 1
-            self._dropped = Reason.of(refusal)
+            self.on_bad_chunk(refusal)
             return
         self._path, self._tau, self._dropped = path, tau, None
+
+    def on_bad_chunk(self, error: BridgeError) -> None:
+        """Count a chunk that could not even be read."""
+        self.rejected += 1
+        self._dropped = Reason.of(error)
 
     def stop(self, reason: str = "") -> None:
         """Protective stop: brake at once; motion starts again only after ``resume``."""
@@ -204,7 +207,7 @@ class Streamer:
             self._due = now
             want = False  # the first command is the measured state
         here = self._motion if now <= self._due + 0.5 * self._dt else self._on_brake(now)
-        self._history.append((now, here.q))
+        self._history.append(now, here.q)
         self._check_following(here)
         after = self._advance(here, now, want and not self._stopping)
         self._motion, self._due = after, now + self._dt
@@ -411,7 +414,7 @@ class Streamer:
     def _check_following(self, here: JointMotion) -> None:
         if self._joints is None or self._stopping or len(self._history) < 2:
             return
-        if self._joints.stamp < self._history[0][0]:
+        if self._joints.stamp < self._history.oldest:
             return
         error = np.abs(self._commanded_at(self._joints.stamp) - self._joints.position)
         worst = int(np.argmax(error))
@@ -429,16 +432,10 @@ class Streamer:
 
     def _commanded_at(self, stamp: float) -> Array:
         """(7,) rad commanded at a time; measured where nothing was commanded."""
-        if not self._history:
-            assert self._joints is not None
-            return self._joints.position
-        i = bisect.bisect_left(self._history, stamp, key=lambda entry: entry[0])
-        if i == 0:
-            return self._history[0][1]
-        if i == len(self._history):
-            return self._history[-1][1]
-        (t0, q0), (t1, q1) = self._history[i - 1], self._history[i]
-        return np.asarray(q0 + (stamp - t0) / max(t1 - t0, 1e-9) * (q1 - q0))
+        if len(self._history):
+            return self._history.at(stamp)
+        assert self._joints is not None
+        return self._joints.position
 
     def _reference_now(self) -> Array:
         if self._motion is not None:

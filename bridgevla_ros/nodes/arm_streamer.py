@@ -1,0 +1,216 @@
+"""Node ``arm_streamer``: the only process that commands the arm.
+
+No inference runs here: neither torch nor onnxruntime is imported. Commands are short trajectories that
+end at rest, so when this process dies, the last one stops the arm.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from bridgevla.msg import ActionChunk as ActionChunkMsg
+from bridgevla.msg import Guidance as GuidanceMsg
+from bridgevla.msg import Lease as LeaseMsg
+from bridgevla.msg import Progress as ProgressMsg
+from bridgevla.srv import Hold, Resume, Stop
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from sensor_msgs.msg import JointState as JointStateMsg
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from bridgevla_ros.core.config import param
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.streamer import Streamer
+from bridgevla_ros.core.streamer_config import StreamerConfig
+from bridgevla_ros.core.types import ArmCommand, Progress, StreamerState
+from bridgevla_ros.ros import conversions, parameters, qos
+from bridgevla_ros.ros.diagnostics import WARN, Diagnostics
+from bridgevla_ros.ros.spin import run_node
+
+# Progress goes out every second control period; a gripper command is repeated every tenth.
+_PROGRESS_EVERY = 2
+_GRIPPER_EVERY = 10
+
+
+@dataclass(frozen=True)
+class StreamerNodeConfig:
+    """Parameters of the node beside those of the streamer."""
+
+    robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file.")
+    command_mode: str = param(
+        "joint",
+        "What the arm obeys: joint trajectories, or end-effector poses; the other is telemetry.",
+        choices=("joint", "ee"),
+    )
+    realtime_priority: int = param(
+        0, "SCHED_FIFO priority of this process where permitted; 0 leaves it normal.", ge=0, le=90
+    )
+
+
+class ArmStreamerNode(Node):
+    """Wires topics to the streamer and ticks it at the control rate."""
+
+    def __init__(self) -> None:
+        super().__init__("arm_streamer")
+        self._settings, config = parameters.declare_all(self, StreamerNodeConfig, StreamerConfig)
+        self._arm = ArmModel.load(self._settings.robot)
+        self._streamer = Streamer(config, self._arm)
+        self._intervals: deque[float] = deque(maxlen=int(2 * config.rate))
+        self._last_tick = float("nan")
+        self._ticks = 0
+        self._reported: tuple[StreamerState, ErrorCode, int] | None = None
+        self._gripper_width = float("nan")
+        self._raise_priority()
+
+        live = self._settings.command_mode == "joint"
+        self._trajectory = self.create_publisher(
+            JointTrajectory, "arm/joint_trajectory" if live else "~/joint_trajectory", qos.COMMAND
+        )
+        self._pose = self.create_publisher(PoseStamped, "arm/ee_pose", qos.COMMAND)
+        self._gripper = self.create_publisher(Float64MultiArray, "gripper/command", qos.RELIABLE)
+        self._progress = self.create_publisher(ProgressMsg, "progress", qos.COMMAND)
+        self._diagnostics = Diagnostics(self)
+        self.create_subscription(JointStateMsg, "joint_states", self._on_joints, qos.SENSOR)
+        self.create_subscription(GuidanceMsg, "guidance", self._on_guidance, qos.LATCHED)
+        self.create_subscription(ActionChunkMsg, "action_chunk", self._on_chunk, qos.COMMAND)
+        self.create_subscription(LeaseMsg, "lease", self._on_lease, qos.COMMAND)
+        self.create_service(Stop, "stop", self._on_stop)
+        self.create_service(Hold, "hold", self._on_hold)
+        self.create_service(Resume, "resume", self._on_resume)
+        self.create_timer(1.0 / config.rate, self._tick)
+        self.create_timer(1.0, self._diagnose)
+        # What lives now lives on: the collector need not walk through it in a control period.
+        gc.collect()
+        gc.freeze()
+
+    def _raise_priority(self) -> None:
+        priority = self._settings.realtime_priority
+        if not priority:
+            return
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        except (PermissionError, OSError) as error:
+            self.get_logger().warning(
+                f"SCHED_FIFO {priority} is not permitted here ({error}); running normally"
+            )
+
+    def _now(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    # ---- inputs
+
+    def _on_joints(self, msg: JointStateMsg) -> None:
+        self._streamer.on_joint_state(conversions.joint_state_from_msg(msg, self._arm.joint_names))
+
+    def _on_guidance(self, msg: GuidanceMsg) -> None:
+        self._streamer.on_guidance(conversions.guidance_from_msg(msg))
+
+    def _on_lease(self, msg: LeaseMsg) -> None:
+        self._streamer.on_lease(conversions.lease_from_msg(msg))
+
+    def _on_chunk(self, msg: ActionChunkMsg) -> None:
+        try:
+            chunk = conversions.action_chunk_from_msg(msg, self._arm.joint_names)
+        except BridgeError as error:
+            self._streamer.on_bad_chunk(error)
+        else:
+            self._streamer.on_chunk(chunk, self._now())
+
+    def _on_stop(self, request: Stop.Request, response: Stop.Response) -> Stop.Response:
+        self._streamer.stop(request.reason)
+        self.get_logger().warning(f"stop: {request.reason or 'asked by the operator'}")
+        response.accepted, response.message = True, "braking; motion starts again after resume"
+        return response
+
+    def _on_hold(self, request: Hold.Request, response: Hold.Response) -> Hold.Response:
+        self._streamer.hold(request.reason)
+        response.accepted, response.message = True, "slowing down; goes on after resume"
+        return response
+
+    def _on_resume(self, request: Resume.Request, response: Resume.Response) -> Resume.Response:
+        try:
+            self._streamer.resume(self._now())
+        except BridgeError as error:
+            response.code, response.message = int(error.code), f"{error.message}; {error.remedy}"
+        else:
+            response.accepted, response.message = True, "motion is allowed again"
+        return response
+
+    # ---- the control period
+
+    def _tick(self) -> None:
+        now = self._now()
+        if now <= 0.0:  # simulated time has not begun
+            return
+        self._intervals.append(now - self._last_tick)
+        self._last_tick = now
+        self._ticks += 1
+        command, progress = self._streamer.tick(now)
+        if command is not None:
+            self._send(command)
+        self._report(progress)
+
+    def _send(self, command: ArmCommand) -> None:
+        trajectory, pose, gripper = conversions.arm_command_to_msgs(
+            command, self._arm.joint_names, self._arm.config.base_frame
+        )
+        self._trajectory.publish(trajectory)
+        self._pose.publish(pose)
+        changed = command.gripper_width != self._gripper_width
+        if gripper is not None and (changed or self._ticks % _GRIPPER_EVERY == 0):
+            self._gripper.publish(gripper)
+        self._gripper_width = command.gripper_width
+
+    def _report(self, progress: Progress) -> None:
+        key = (progress.state, progress.code, progress.events_done)
+        changed = key != self._reported
+        if changed or self._ticks % _PROGRESS_EVERY == 0:
+            self._progress.publish(conversions.progress_to_msg(progress, self._arm.config.base_frame))
+        if changed:
+            self._reported = key
+            if progress.code != ErrorCode.NONE:
+                self.get_logger().info(
+                    f"{progress.state.name}: {progress.code.name}: {progress.message}"
+                    f" ({progress.value:.4g}, limit {progress.limit:.4g} {progress.unit})"
+                )
+
+    def _diagnose(self) -> None:
+        intervals = np.array(self._intervals)
+        intervals = intervals[np.isfinite(intervals) & (intervals > 0)]
+        if not len(intervals):
+            self._diagnostics.set(
+                ErrorCode.SENSOR_LOST, "no control period yet: does the clock run?", level=WARN
+            )
+            return
+        nominal = 1.0 / self._streamer.config.rate
+        rate = 1.0 / float(intervals.mean())
+        code = ErrorCode.NONE if self._reported is None else self._reported[1]
+        level = WARN if code == ErrorCode.NONE and rate < 0.9 / nominal else None
+        self._diagnostics.set(
+            code,
+            self._streamer.state.name,
+            {
+                "rate_hz": rate,
+                "jitter_p99_ms": 1e3 * float(np.percentile(np.abs(intervals - nominal), 99)),
+                "longest_period_ms": 1e3 * float(intervals.max()),
+                "chunks_dropped": self._streamer.rejected,
+                "command_mode": self._settings.command_mode,
+            },
+            level=level,
+        )
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(ArmStreamerNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

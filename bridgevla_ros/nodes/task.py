@@ -1,0 +1,209 @@
+"""Node ``task``: the operator's door. It owns the steps, grants motion, and keeps the other nodes up."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from bridgevla.action import ExecuteInstruction
+from bridgevla.msg import DepthQuality as DepthQualityMsg
+from bridgevla.msg import Guidance as GuidanceMsg
+from bridgevla.msg import Lease as LeaseMsg
+from bridgevla.msg import PlanRequest as PlanRequestMsg
+from bridgevla.msg import Progress as ProgressMsg
+from bridgevla.msg import TaskStatus as TaskStatusMsg
+from bridgevla.msg import WaypointPlan as WaypointPlanMsg
+from bridgevla.srv import ApprovePlan, Instruct
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.task import Future
+
+from bridgevla_ros.core.config import param
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine, TaskResult, TaskStatus
+from bridgevla_ros.core.types import Lease, PlanRequest
+from bridgevla_ros.ros import conversions, parameters, qos
+from bridgevla_ros.ros.diagnostics import Diagnostics
+from bridgevla_ros.ros.lifecycle_manager import LifecycleManager
+from bridgevla_ros.ros.spin import run_node
+
+_RATE = 50.0
+
+
+@dataclass(frozen=True)
+class TaskNodeConfig:
+    """Parameters of the node beside those of the task."""
+
+    seed: int = param(0, "Seed that goes with each plan request.", ge=0, le=2**31 - 1)
+    managed_nodes: tuple[str, ...] = param(
+        ("planner", "cropper", "trajectory", "action_expert"),
+        "Lifecycle nodes that are configured and activated, and again after they were restarted.",
+    )
+
+
+class TaskNode(Node):
+    """Wires services, the action and topics to the task machine."""
+
+    def __init__(self) -> None:
+        super().__init__("task")
+        settings, config = parameters.declare_all(self, TaskNodeConfig, TaskConfig)
+        self._machine = TaskMachine(config, seed=settings.seed)
+        self._goals: dict[str, tuple[ServerGoalHandle, Future]] = {}
+        self._request = self.create_publisher(PlanRequestMsg, "plan_request", qos.LATCHED)
+        self._lease = self.create_publisher(LeaseMsg, "lease", qos.COMMAND)
+        self._status = self.create_publisher(TaskStatusMsg, "status", qos.LATCHED)
+        self._diagnostics = Diagnostics(self)
+        self.create_subscription(WaypointPlanMsg, "plan", self._on_plan, qos.LATCHED)
+        self.create_subscription(GuidanceMsg, "guidance", self._on_guidance, qos.LATCHED)
+        self.create_subscription(ProgressMsg, "progress", self._on_progress, qos.COMMAND)
+        self.create_subscription(DepthQualityMsg, "depth_quality", self._on_depth, qos.RELIABLE)
+        self.create_service(Instruct, "instruct", self._on_instruct)
+        self.create_service(ApprovePlan, "approve_plan", self._on_approve)
+        self._action = ActionServer(
+            self,
+            ExecuteInstruction,
+            "execute_instruction",
+            execute_callback=self._execute,
+            goal_callback=lambda goal: GoalResponse.ACCEPT,
+            cancel_callback=self._on_cancel,
+        )
+        self._manager = LifecycleManager(self, settings.managed_nodes)
+        self.create_timer(1.0 / _RATE, self._tick)
+
+    def _now(self) -> float:
+        return float(self.get_clock().now().nanoseconds) * 1e-9
+
+    # ---- the operator
+
+    def _on_instruct(self, request: Instruct.Request, response: Instruct.Response) -> Instruct.Response:
+        try:
+            response.task_id = self._begin(request)
+        except BridgeError as error:
+            response.code, response.message = int(error.code), _sentence(error)
+            response.candidates = list(error.candidates)
+        else:
+            response.accepted, response.message = True, "planning"
+        return response
+
+    def _begin(self, request: Instruct.Request | ExecuteInstruction.Goal) -> str:
+        task_id = self._machine.instruct(
+            self._now(),
+            request.instruction,
+            autonomy=request.autonomy,
+            plan_only=request.plan_only,
+            preempt=request.preempt,
+            timeout=conversions.duration_from_msg(request.timeout),
+        )
+        self.get_logger().info(f"{task_id}: {self._machine.status.instruction[:200]!r}")
+        return task_id
+
+    def _on_approve(
+        self, request: ApprovePlan.Request, response: ApprovePlan.Response
+    ) -> ApprovePlan.Response:
+        try:
+            self._machine.approve(
+                self._now(), request.plan_id, request.digest, request.approve, request.reason
+            )
+        except BridgeError as error:
+            response.code, response.message = int(error.code), _sentence(error)
+        else:
+            response.accepted, response.message = True, "approved" if request.approve else "refused"
+        return response
+
+    async def _execute(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
+        """One goal; suspended, not blocking, until its task has ended."""
+        try:
+            task_id = self._begin(handle.request)
+        except BridgeError as error:
+            handle.abort()
+            return ExecuteInstruction.Result(code=int(error.code), message=_sentence(error))
+        ended: Future = Future(executor=self.executor)
+        self._goals[task_id] = (handle, ended)
+        result: TaskResult = await ended
+        if result.code == ErrorCode.NONE:
+            handle.succeed()
+        elif handle.is_cancel_requested:
+            handle.canceled()
+        else:
+            handle.abort()
+        return ExecuteInstruction.Result(
+            code=int(result.code),
+            message=result.message,
+            steps_done=min(result.steps_done, 255),
+            steps_total=min(result.steps_total, 255),
+            verified=result.verified,
+        )
+
+    def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        for task_id, (known, _) in self._goals.items():
+            if (
+                bytes(known.goal_id.uuid) == bytes(handle.goal_id.uuid)
+                and self._machine.status.task_id == task_id
+            ):
+                self._machine.cancel(self._now())
+                return CancelResponse.ACCEPT
+        return CancelResponse.REJECT
+
+    # ---- the other nodes
+
+    def _on_plan(self, msg: WaypointPlanMsg) -> None:
+        self._machine.on_plan(conversions.waypoint_plan_from_msg(msg), self._now())
+
+    def _on_guidance(self, msg: GuidanceMsg) -> None:
+        self._machine.on_guidance(conversions.guidance_from_msg(msg), self._now())
+
+    def _on_progress(self, msg: ProgressMsg) -> None:
+        self._machine.on_progress(conversions.progress_from_msg(msg), self._now())
+
+    def _on_depth(self, msg: DepthQualityMsg) -> None:
+        self._machine.on_depth_quality(conversions.depth_quality_from_msg(msg), self._now())
+
+    # ---- time
+
+    def _tick(self) -> None:
+        now = self._now()
+        if now <= 0.0:  # simulated time has not begun
+            return
+        self._machine.on_nodes(self._manager.lost(), now)
+        for output in self._machine.tick(now):
+            if isinstance(output, PlanRequest):
+                self._request.publish(conversions.plan_request_to_msg(output))
+            elif isinstance(output, Lease):
+                self._lease.publish(conversions.lease_to_msg(output))
+            else:
+                self._publish_status(output)
+        self._end_goals()
+
+    def _publish_status(self, status: TaskStatus) -> None:
+        message = conversions.task_status_to_msg(status)
+        self._status.publish(message)
+        goal = self._goals.get(status.task_id)
+        if goal is not None and goal[0].is_active:
+            goal[0].publish_feedback(ExecuteInstruction.Feedback(status=message))
+        values = {"stage": status.stage.name, "task": status.task_id, "step": status.step}
+        self._diagnostics.set(status.code, status.message or status.stage.name, values)
+
+    def _end_goals(self) -> None:
+        """Wake the goals whose task has ended; one that was pre-empted ended too."""
+        result, running = self._machine.result, self._machine.status.task_id if self._machine.running else ""
+        for task_id in [name for name in self._goals if name != running]:
+            _, ended = self._goals.pop(task_id)
+            if result is not None and result.task_id == task_id:
+                ended.set_result(result)
+            else:
+                code = ErrorCode.CANCELLED
+                ended.set_result(TaskResult(task_id, code, "another instruction came first", 0, 0, False))
+
+
+def _sentence(error: BridgeError) -> str:
+    return f"{error.message}. {error.remedy}" if error.remedy else error.message
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(TaskNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
