@@ -20,6 +20,8 @@ from bridgevla_ros.perception.config import CropperConfig
 _CAPACITY = 40_000
 """Most voxels of a frame, and most points remembered."""
 _MAX_CELLS = 60_000_000
+_LAYER = 0.003
+"""Metres; thickness of the layers among which the support plane is looked for."""
 _RESIDUAL_BAND = 0.05
 """Metres; what lies nearer to the model of the robot is taken to be the robot ..."""
 _RESIDUAL_HEIGHT = 0.12
@@ -209,7 +211,7 @@ class Cropper:
         self, depth: kernels.F32, view: tuple[Array, Array, Array], span: tuple[float, float]
     ) -> Support:
         config = self.config
-        stride = max(1, round(np.sqrt(depth.size / 4800)))
+        stride = max(1, round(np.sqrt(depth.size / 3000)))
         candidates = kernels.support_candidates(
             depth, *view, *span, self._box, config.support_height, config.support_band, stride
         )
@@ -307,25 +309,23 @@ class Cropper:
         The median over the last few postures: a body fills its capsules unevenly, so that one posture
         alone is wrong by up to 2 cm.
         """
-        stride = max(1, round(np.sqrt(depth.size / 10_000)))
-        points = kernels.body_points(
-            depth,
-            *view,
-            *span,
-            support.plane,
-            _RESIDUAL_HEIGHT,
-            *body,
-            _RESIDUAL_BAND,
-            _FINGER_RADIUS,
-            stride,
-        )
-        if len(points) < _RESIDUAL_POINTS:
-            return float("nan")
-        axis = np.ascontiguousarray(view[1][:, 2])
-        shift = kernels.body_shift(points, *body, axis, 6)
-        if self._shifts and np.abs(self._shifts[-1][0] - q).max() < _POSTURE_STEP:
-            self._shifts.pop()
-        self._shifts.append((q.copy(), shift))
+        moved = float(np.abs(self._shifts[-1][0] - q).max()) if self._shifts else np.inf
+        if moved > _POSTURE_STEP:
+            stride = max(1, round(np.sqrt(depth.size / 10_000)))
+            points = kernels.body_points(
+                depth,
+                *view,
+                *span,
+                support.plane,
+                _RESIDUAL_HEIGHT,
+                *body,
+                _RESIDUAL_BAND,
+                _FINGER_RADIUS,
+                stride,
+            )
+            if len(points) >= _RESIDUAL_POINTS:
+                shift = kernels.body_shift(points, *body, np.ascontiguousarray(view[1][:, 2]), 6)
+                self._shifts.append((q.copy(), shift))
         if len(self._shifts) < _POSTURES_MIN:
             return float("nan")
         return float(np.linalg.norm(np.median([shift for _, shift in self._shifts], axis=0)))
@@ -353,20 +353,19 @@ def fit_support(candidates: Array, expected_height: float) -> Support:
     if len(candidates) < 60:
         return expected
     z = candidates[:, 2]
-    counts, edges = np.histogram(z, bins=max(4, int(np.ptp(z) / 0.003)))
-    layer = int(np.argmax(counts))
-    plane = np.array([0.0, 0.0, 0.5 * (edges[layer] + edges[layer + 1])])
-    reach = 0.012
-    for _ in range(4):
-        residual = z - (candidates[:, :2] @ plane[:2] + plane[2])
-        chosen = candidates[np.abs(residual) <= reach]
-        if len(chosen) < 60:
+    lowest = float(z.min())
+    bins = ((z - lowest) * (1.0 / _LAYER)).astype(np.int64)
+    plane = np.array([0.0, 0.0, lowest + (int(np.argmax(np.bincount(bins))) + 0.5) * _LAYER])
+    A = np.column_stack([candidates[:, :2], np.ones(len(candidates))])
+    reach, sigma = 4.0 * _LAYER, 0.0
+    for _ in range(3):
+        chosen = np.abs(z - A @ plane) <= reach
+        if np.count_nonzero(chosen) < 60:
             return expected
-        A = np.column_stack([chosen[:, :2], np.ones(len(chosen))])
-        plane = np.linalg.lstsq(A, chosen[:, 2], rcond=None)[0]
-        residual = chosen[:, 2] - A @ plane
-        sigma = 1.4826 * float(np.median(np.abs(residual)))
-        reach = max(3.0 * sigma, 0.003)
+        B, height = A[chosen], z[chosen]
+        plane = np.linalg.solve(B.T @ B + 1e-9 * np.eye(3), B.T @ height)
+        sigma = 1.4826 * float(np.median(np.abs(height - B @ plane)))
+        reach = max(3.0 * sigma, _LAYER)
     if np.hypot(plane[0], plane[1]) > 0.1:  # over 6 degrees: some object's slope, not the table
         return expected
     return Support(plane, sigma)

@@ -41,6 +41,25 @@ def body_distance(x: float, y: float, z: float, start: F64, end: F64, radius: F6
 
 
 @compiled
+def _inside_body(x: float, y: float, z: float, start: F64, end: F64, radius: F64, guess: int) -> int:
+    """Index of a capsule that holds the point, tried from ``guess`` on; -1 without any.
+
+    Neighbouring pixels mostly lie in the same capsule.
+    """
+    for i in range(len(radius)):
+        c = (guess + i) % len(radius)
+        dx, dy, dz = end[c, 0] - start[c, 0], end[c, 1] - start[c, 1], end[c, 2] - start[c, 2]
+        px, py, pz = x - start[c, 0], y - start[c, 1], z - start[c, 2]
+        along, length = px * dx + py * dy + pz * dz, dx * dx + dy * dy + dz * dz
+        square = px * px + py * py + pz * pz
+        if along > 0.0:
+            square = square - 2.0 * along + length if along >= length else square - along * along / length
+        if square <= radius[c] * radius[c]:
+            return c
+    return -1
+
+
+@compiled
 def body_distances(points: F64, start: F64, end: F64, radius: F64) -> F64:
     """(M,) signed distance of (M, 3) points to the nearest capsule surface."""
     out = np.empty(len(points))
@@ -155,7 +174,7 @@ def scan(
     """
     rows, columns = depth.shape
     step = slope / min(k[0], k[1])
-    count = 0
+    count, guess = 0, 0
     for v in range(rows):
         b = (v - k[3]) / k[1]
         for u in range(columns):
@@ -177,6 +196,15 @@ def scan(
             l = int((z - box[0, 2]) / voxel)  # noqa: E741
             if grid[i, j, l] == token:
                 continue
+            if (
+                body_box[0, 0] <= x <= body_box[1, 0]
+                and body_box[0, 1] <= y <= body_box[1, 1]
+                and body_box[0, 2] <= z <= body_box[1, 2]
+            ):
+                hit = _inside_body(x, y, z, start, end, radius, guess)
+                if hit >= 0:
+                    guess = hit
+                    continue
             if neighbours > 0:
                 near = 0
                 reach = step * d + 0.002
@@ -192,13 +220,6 @@ def scan(
                             near += 1
                 if near < neighbours:
                     continue
-            if (
-                body_box[0, 0] <= x <= body_box[1, 0]
-                and body_box[0, 1] <= y <= body_box[1, 1]
-                and body_box[0, 2] <= z <= body_box[1, 2]
-                and body_distance(x, y, z, start, end, radius)[0] <= 0.0
-            ):
-                continue
             if count == len(out):
                 return count
             grid[i, j, l] = token
