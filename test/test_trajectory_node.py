@@ -102,8 +102,8 @@ class Cell:
         """Publish a plan; the guidance that answers it."""
         plan = WaypointPlan(
             self.now() - age, "eye", "base_link", f"plan{self.now()}", "task", "request", "words", "words", 0,
-            1, (), waypoints, CAMERA, CameraIntrinsics(320, 240, 300.0, 300.0, 160.0, 120.0, "eye"), "model", "",
-            0, "digest",
+            1, (), waypoints, CAMERA, CameraIntrinsics(320, 240, 300.0, 300.0, 160.0, 120.0, "eye"), "model",
+            "", 0, "digest",
         )  # fmt: skip
         msg = conversions.waypoint_plan_to_msg(dataclasses.replace(plan, **changes))
         return self.ask_message(msg)
