@@ -17,7 +17,6 @@ from bridgevla.srv import ApprovePlan, Instruct
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
-from rclpy.task import Future
 
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
@@ -49,7 +48,8 @@ class TaskNode(Node):
         super().__init__("task")
         settings, config = parameters.declare_all(self, TaskNodeConfig, TaskConfig)
         self._machine = TaskMachine(config, seed=settings.seed)
-        self._goals: dict[str, tuple[ServerGoalHandle, Future]] = {}
+        self._goals: dict[str, ServerGoalHandle] = {}
+        self._results: dict[bytes, ExecuteInstruction.Result] = {}
         self._request = self.create_publisher(PlanRequestMsg, "plan_request", qos.LATCHED)
         self._lease = self.create_publisher(LeaseMsg, "lease", qos.COMMAND)
         self._status = self.create_publisher(TaskStatusMsg, "status", qos.LATCHED)
@@ -64,7 +64,8 @@ class TaskNode(Node):
             self,
             ExecuteInstruction,
             "execute_instruction",
-            execute_callback=self._execute,
+            execute_callback=self._conclude,
+            handle_accepted_callback=self._on_goal,
             goal_callback=lambda goal: GoalResponse.ACCEPT,
             cancel_callback=self._on_cancel,
         )
@@ -111,39 +112,43 @@ class TaskNode(Node):
             response.accepted, response.message = True, "approved" if request.approve else "refused"
         return response
 
-    async def _execute(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
-        """One goal; suspended, not blocking, until its task has ended."""
+    def _on_goal(self, handle: ServerGoalHandle) -> None:
+        """Begin a goal's task. It is executed, in rclpy's sense, when it has ended.
+
+        A callback that waits for the end would need a thread of its own, or, as a coroutine, would be
+        polled all the time: that took half a core here.
+        """
         try:
-            task_id = self._begin(handle.request)
+            self._goals[self._begin(handle.request)] = handle
         except BridgeError as error:
-            handle.abort()
-            return ExecuteInstruction.Result(code=int(error.code), message=_sentence(error))
-        ended: Future = Future(executor=self.executor)
-        self._goals[task_id] = (handle, ended)
-        result: TaskResult = await ended
-        if result.code == ErrorCode.NONE:
-            handle.succeed()
-        elif handle.is_cancel_requested:
-            handle.canceled()
-        else:
-            handle.abort()
-        return ExecuteInstruction.Result(
+            self._end_goal(handle, TaskResult("", error.code, _sentence(error), 0, 0, False))
+
+    def _end_goal(self, handle: ServerGoalHandle, result: TaskResult) -> None:
+        self._results[bytes(handle.goal_id.uuid)] = ExecuteInstruction.Result(
             code=int(result.code),
             message=result.message,
             steps_done=min(result.steps_done, 255),
             steps_total=min(result.steps_total, 255),
             verified=result.verified,
         )
+        handle.execute()
+
+    def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
+        result = self._results.pop(bytes(handle.goal_id.uuid))
+        if result.code == ErrorCode.NONE:
+            handle.succeed()
+        elif handle.is_cancel_requested:
+            handle.canceled()
+        else:
+            handle.abort()
+        return result
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        for task_id, (known, _) in self._goals.items():
-            if (
-                bytes(known.goal_id.uuid) == bytes(handle.goal_id.uuid)
-                and self._machine.status.task_id == task_id
-            ):
-                self._machine.cancel(self._now())
-                return CancelResponse.ACCEPT
-        return CancelResponse.REJECT
+        current = self._goals.get(self._machine.status.task_id)
+        if current is None or bytes(current.goal_id.uuid) != bytes(handle.goal_id.uuid):
+            return CancelResponse.REJECT
+        self._machine.cancel(self._now())
+        return CancelResponse.ACCEPT
 
     # ---- the other nodes
 
@@ -179,8 +184,8 @@ class TaskNode(Node):
         message = conversions.task_status_to_msg(status)
         self._status.publish(message)
         goal = self._goals.get(status.task_id)
-        if goal is not None and goal[0].is_active:
-            goal[0].publish_feedback(ExecuteInstruction.Feedback(status=message))
+        if goal is not None and goal.is_active:
+            goal.publish_feedback(ExecuteInstruction.Feedback(status=message))
         values = {"stage": status.stage.name, "task": status.task_id, "step": status.step}
         self._diagnostics.set(status.code, status.message or status.stage.name, values)
 
@@ -188,12 +193,10 @@ class TaskNode(Node):
         """Wake the goals whose task has ended; one that was pre-empted ended too."""
         result, running = self._machine.result, self._machine.status.task_id if self._machine.running else ""
         for task_id in [name for name in self._goals if name != running]:
-            _, ended = self._goals.pop(task_id)
-            if result is not None and result.task_id == task_id:
-                ended.set_result(result)
-            else:
-                code = ErrorCode.CANCELLED
-                ended.set_result(TaskResult(task_id, code, "another instruction came first", 0, 0, False))
+            if result is None or result.task_id != task_id:
+                message = "another instruction came first"
+                result = TaskResult(task_id, ErrorCode.CANCELLED, message, 0, 0, False)
+            self._end_goal(self._goals.pop(task_id), result)
 
 
 def _sentence(error: BridgeError) -> str:
