@@ -7,6 +7,7 @@ position, velocity and acceleration.
 from __future__ import annotations
 
 import bisect
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -84,7 +85,7 @@ class Brake:
 
     Attributes:
         duration: Seconds until rest.
-        lowest, highest: (n,) rad, extremes of each joint on the way.
+        lowest, highest: (n,) rad, extremes of each joint over seven states on the way.
     """
 
     def __init__(self, state: JointMotion, limits: MotionLimits) -> None:
@@ -103,9 +104,9 @@ class Brake:
         if result not in (ruckig.Result.Working, ruckig.Result.Finished):
             raise ValueError(f"no braking trajectory from v={state.v}, a={state.a}: {result}")
         self.duration = float(self._trajectory.duration)
-        extrema = self._trajectory.position_extrema
-        self.lowest = np.array([bound.min for bound in extrema])
-        self.highest = np.array([bound.max for bound in extrema])
+        # ruckig's own position_extrema say 0 for joints that hardly move.
+        way = np.array([self._trajectory.at_time(self.duration * k / 6)[0] for k in range(7)])
+        self.lowest, self.highest = way.min(axis=0), way.max(axis=0)
 
     def at(self, time: float) -> JointMotion:
         """State ``time`` seconds after the start; at rest after ``duration``."""
@@ -131,8 +132,8 @@ class CommandHistory:
 
     @property
     def oldest(self) -> float:
-        """Seconds, time of the first entry kept."""
-        return self._entries[0][0]
+        """Seconds, time of the first entry kept; +inf without one."""
+        return self._entries[0][0] if self._entries else math.inf
 
     def append(self, time: float, q: Array) -> None:
         """Add joints commanded for a time, not before the last one's."""

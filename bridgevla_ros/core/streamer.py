@@ -120,7 +120,8 @@ class Streamer:
             start = self._commanded_at(chunk.stamp)
             path = ChunkPath(chunk, start, self.arm, self._limits, self.config.tcp_speed_limit)
             tau = path.reach(self._progress)
-            behind = np.abs(path.at(tau)[0] - self._reference_now()).max()
+            here = self._motion.q if self._motion is not None else start
+            behind = np.abs(path.at(tau)[0] - here).max()
             gap = float(max(behind, np.abs(chunk.joints[0] - start).max()))
             if gap > self.config.join_limit:
                 raise BridgeError(
@@ -216,15 +217,14 @@ class Streamer:
 
     def _may_follow(self, now: float) -> bool:
         """True when lease, sensors and operator allow motion along the path; sets the reason if not."""
-        if self._stopping or self._failed:
-            return False
-        if self._guidance is None:
+        if self._stopping or self._failed or self._guidance is None:
             return False
         if not self._fresh(now):
-            age = now - self._joints.stamp if self._joints else math.inf
-            self._hold_for(
-                Reason(ErrorCode.SENSOR_LOST, "no joint states", age, self.config.joint_state_timeout, "s")
+            age, limit = (
+                now - self._joints.stamp if self._joints else math.inf,
+                self.config.joint_state_timeout,
             )
+            self._hold_for(Reason(ErrorCode.SENSOR_LOST, "no joint states", age, limit, "s"))
             return False
         if self.state == StreamerState.FINISHED:
             return False
@@ -345,7 +345,8 @@ class Streamer:
         self._note_silence(now)
         waiting = self._path is None and (self._events_done == 0 or now - self._waiting_since > _PAUSE)
         held = self._reason.code != ErrorCode.NONE or waiting
-        self.state = StreamerState.HELD if held and still else StreamerState.MOVING
+        stays = held and (still or self.state == StreamerState.HELD)
+        self.state = StreamerState.HELD if stays else StreamerState.MOVING
 
     def _run_job(self, now: float) -> None:
         """Wait for the gripper; judge a grasp."""
@@ -412,19 +413,14 @@ class Streamer:
             self.state = StreamerState.STOPPED
 
     def _check_following(self, here: JointMotion) -> None:
-        if self._joints is None or self._stopping or len(self._history) < 2:
-            return
-        if self._joints.stamp < self._history.oldest:
+        if self._joints is None or self._stopping or self._joints.stamp < self._history.oldest:
             return
         error = np.abs(self._commanded_at(self._joints.stamp) - self._joints.position)
         worst = int(np.argmax(error))
         if error[worst] > self.config.following_error:
             message = f"{self.arm.joint_names[worst]} does not follow its command"
-            self._protective_stop(
-                Reason(
-                    ErrorCode.TRACKING_ERROR, message, float(error[worst]), self.config.following_error, "rad"
-                )
-            )
+            value, limit = float(error[worst]), self.config.following_error
+            self._protective_stop(Reason(ErrorCode.TRACKING_ERROR, message, value, limit, "rad"))
 
     def _on_brake(self, time: float) -> JointMotion:
         assert self._brake is not None
@@ -434,12 +430,6 @@ class Streamer:
         """(7,) rad commanded at a time; measured where nothing was commanded."""
         if len(self._history):
             return self._history.at(stamp)
-        assert self._joints is not None
-        return self._joints.position
-
-    def _reference_now(self) -> Array:
-        if self._motion is not None:
-            return self._motion.q
         assert self._joints is not None
         return self._joints.position
 
@@ -454,7 +444,8 @@ class Streamer:
         self._history.clear()
 
     def _fresh(self, now: float) -> bool:
-        return self._joints is not None and now - self._joints.stamp <= self.config.joint_state_timeout
+        limit = self.config.joint_state_timeout
+        return self._joints is not None and now - self._joints.stamp <= limit
 
     def _hold_for(self, reason: Reason) -> None:
         if self._reason.code in (ErrorCode.NONE, ErrorCode.CONTROLLER_INACTIVE, reason.code):

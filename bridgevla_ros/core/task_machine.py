@@ -351,7 +351,9 @@ class TaskMachine:
             return
         gripping = progress.state == StreamerState.GRIPPING
         self._unhold(now, Stage.GRIPPING if gripping else Stage.MOVING)
-        if stalled > self.config.stall_timeout:
+        if stalled > self.config.stall_timeout and progress.code != ErrorCode.NONE:
+            self._fail(now, reason_of(progress))
+        elif stalled > self.config.stall_timeout:
             self._timeout(now, "the arm makes no progress", stalled, self.config.stall_timeout)
 
     def _note(self, progress: Progress, now: float) -> None:
