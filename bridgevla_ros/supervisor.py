@@ -134,7 +134,7 @@ class Supervisor:
         return 1 if self.failed else 0
 
     def __enter__(self) -> Supervisor:
-        self._thread = threading.Thread(target=self._serve, name="supervisor")
+        self._thread = threading.Thread(target=self._serve, name="supervisor", daemon=True)
         self._thread.start()
         return self
 
