@@ -300,7 +300,7 @@ class DepthQuality:
         points_target: Points inside the crop before sampling.
         noise: Metres, standard deviation about the support plane; NaN where none is seen.
         robot_residual: Metres, how far the robot is seen beside its model, across the line of sight;
-            median over the last postures, NaN until it was seen in four.
+            median over the last postures, NaN until it was seen in seven.
         code: NONE, DEPTH_HOLE, CALIBRATION, STALE_IMAGE, SENSOR_LOST, NO_TRANSFORM or BAD_INPUT.
     """
 

@@ -56,5 +56,5 @@ class CropperConfig:
     min_valid: float = param(0.3, "A smaller share of valid depth in the crop is DEPTH_HOLE", ge=0.0, le=1.0)
     max_age: float = param(0.5, "Older depth images are STALE_IMAGE", unit="s", ge=0.01, le=60.0)
     residual_limit: float = param(
-        0.012, "Robot seen farther beside its model than this is CALIBRATION", unit="m", ge=0.001, le=1.0
+        0.015, "Robot seen farther beside its model than this is CALIBRATION", unit="m", ge=0.001, le=1.0
     )

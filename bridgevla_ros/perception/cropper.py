@@ -30,7 +30,7 @@ _FINGER_RADIUS = 0.03
 """Metres; thinner capsules are fingers, and what they hold would be taken for them."""
 _RESIDUAL_POINTS = 80
 """Fewest robot points that say something about calibration."""
-_POSTURES, _POSTURES_MIN = 12, 4
+_POSTURES, _POSTURES_MIN = 16, 7
 """Postures whose shifts are put together: at most, and before anything is said."""
 _POSTURE_STEP = 0.15
 """Radians that some joint moves from one posture to the next."""
