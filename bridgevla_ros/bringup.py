@@ -55,6 +55,7 @@ ARGUMENTS: tuple[Argument, ...] = (
         "panda_2f85",
         "Robot: a name in config/robots, or the path of such a YAML file",
         sets=(
+            ("planner", "robot"),
             ("cropper", "robot"),
             ("action_expert", "robot"),
             ("arm_streamer", "robot"),
@@ -67,7 +68,11 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("namespace", "", "Namespace of every node, for several arms on one network"),
     Argument("record", "", "Folder to record a bag (MCAP) of the run into; empty: no recording"),
     Argument(
-        "planner", "", "Backend of the planner; empty: as params_file says", sets=(("planner", "backend"),)
+        "planner",
+        "",
+        "Who plans: the embedded model or any vision-language checkpoint; empty: as params_file says",
+        ("", "embedded", "transformers"),
+        sets=(("planner", "backend"),),
     ),
     Argument(
         "planner_model",
