@@ -29,7 +29,9 @@ class SimConfig:
         1.0, "Scale of the depth faults (noise, holes, flying pixels, bias); 0 for none", ge=0.0, le=10.0
     )
     colour_noise: float = param(1.5, "Standard deviation of colour noise, 0..255 scale", ge=0.0, le=50.0)
-    joint_state_rate: float = param(125.0, "Joint states per second of simulated time", unit="Hz", ge=10, le=500)
+    joint_state_rate: float = param(
+        100.0, "Joint states per second of simulated time", unit="Hz", ge=10, le=500
+    )
     clock_rate: float = param(200.0, "Clock messages per second of simulated time", unit="Hz", ge=20, le=500)
     outcome_rate: float = param(5.0, "Judgements per second of simulated time", unit="Hz", ge=0.1, le=50.0)
     real_time_factor: float = param(

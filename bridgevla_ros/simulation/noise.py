@@ -74,9 +74,7 @@ class DepthNoise:
         return np.where(flying, lowest + share * (highest - lowest), depth).astype(np.float32), edge
 
 
-def colour_noise(
-    rgb: NDArray[np.uint8], sigma: float, rng: np.random.Generator
-) -> NDArray[np.uint8]:
+def colour_noise(rgb: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 with normal noise of ``sigma`` grey levels."""
     if sigma <= 0.0:
         return rgb

@@ -60,7 +60,7 @@ def sample_scene(
     for attempt in range(200):
         rng = np.random.default_rng([seed, attempt])
         things = _things(rng, objects, places, drawer_share)
-        if things is not None:
+        if things is not None and _pairs(things):
             return SceneSpec(
                 seed=seed,
                 objects=things,
@@ -84,6 +84,54 @@ def scene_from_config(config: SimConfig) -> SceneSpec:
         objects=(config.objects_min, max(config.objects_min, config.objects_max)),
         camera_jitter=config.camera_jitter,
     )
+
+
+_WORDINGS = (
+    "put the {source} {preposition} the {destination}",
+    "place the {source} {preposition} the {destination}",
+    "pick up the {source} and put it {preposition} the {destination}",
+    "move the {source} to the {destination}",
+)
+
+
+def sample_task(scene: SceneSpec, rng: np.random.Generator) -> Task:
+    """Draw one pick-and-place that the scene allows.
+
+    Raises:
+        ValueError: Nothing can be picked or there is no place for it.
+    """
+    pairs = _pairs(scene.objects)
+    if not pairs:
+        raise ValueError(f"no pick-and-place among {[o.name for o in scene.objects]}")
+    source, destination = pairs[int(rng.integers(len(pairs)))]
+    wording = _WORDINGS[int(rng.integers(len(_WORDINGS)))]
+    preposition = "on" if destination.kind == "plate" else "in"
+    words = wording.format(source=source.name, destination=destination.name, preposition=preposition)
+    return Task(source.name, destination.name, words)
+
+
+def has_task(scene: SceneSpec) -> bool:
+    """Whether anything can be picked and placed."""
+    return bool(_pairs(scene.objects))
+
+
+def default_task(scene: SceneSpec) -> Task:
+    """The task that belongs to a scene: the same scene always gives the same."""
+    return sample_task(scene, np.random.default_rng([scene.seed, 0x7A5C]))
+
+
+def _pairs(things: tuple[ObjectSpec, ...]) -> list[tuple[ObjectSpec, ObjectSpec]]:
+    """Every source with every place that it can lie in."""
+    return [(s, d) for s in things for d in things if s.movable and not d.movable and _fits(s, d)]
+
+
+def _fits(source: ObjectSpec, destination: ObjectSpec) -> bool:
+    """Whether it can lie there: a bar needs a plate, or a container longer than itself."""
+    if source.kind != "bar" or destination.kind == "plate":
+        return True
+    if destination.kind == "drawer":
+        return False
+    return source.size[0] < 0.8 * destination.size[0]
 
 
 def _muted(rng: np.random.Generator, low: float, high: float) -> tuple[float, float, float]:
@@ -189,7 +237,8 @@ def _place(
             opening = float(rng.uniform(0.10, 0.13))
             reach = size[0] / 2 + opening
             wanted = [
-                (x + r * math.cos(yaw), y + r * math.sin(yaw), 0.10) for r in np.linspace(0.0, reach - 0.04, 4)
+                (x + r * math.cos(yaw), y + r * math.sin(yaw), 0.10)
+                for r in np.linspace(0.0, reach - 0.04, 4)
             ]
         else:
             x, y = rng.uniform(*X_RANGE), rng.uniform(*Y_RANGE)

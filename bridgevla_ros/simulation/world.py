@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from bridgevla_ros.core.types import CameraIntrinsics, JointState, RgbdFrame
 from bridgevla_ros.simulation import robot
 from bridgevla_ros.simulation.camera import OffscreenCamera
 from bridgevla_ros.simulation.config import SimConfig
+from bridgevla_ros.simulation.goals import Goal, parse_goal
+from bridgevla_ros.simulation.judge import Outcome, judge
 from bridgevla_ros.simulation.noise import DepthNoise, colour_noise
 from bridgevla_ros.simulation.scene import SceneSpec, build
+from bridgevla_ros.simulation.tasks import default_task, has_task, scene_from_config
 
 SETTLE_TIME = 0.4
 """Simulated seconds that objects are given to come to rest before time 0."""
@@ -63,8 +66,6 @@ class World:
             if self.config.scene_file:
                 scene = SceneSpec.from_json(Path(self.config.scene_file).read_text(encoding="utf-8"))
             else:
-                from bridgevla_ros.simulation.tasks import scene_from_config
-
                 scene = scene_from_config(self.config)
         self.load(scene)
 
@@ -83,7 +84,9 @@ class World:
         self._driver_dof = np.array([j.dofadr[0] for j in drivers])
         # Tendon "split" averages the two drivers (coefficients 0.5): its force is halved on each,
         # and one N m on a driver presses with 1 / (d width/2 / d angle) newtons, about 18.
-        model.actuator_forcerange[self._gripper_ctrl] = np.array([-1.0, 1.0]) * self.config.gripper_force / 9.0
+        model.actuator_forcerange[self._gripper_ctrl] = (
+            np.array([-1.0, 1.0]) * self.config.gripper_force / 9.0
+        )
         self._tcp = int(model.site(robot.TCP_SITE).id)
         owner = {model.body(thing.name).id: i for i, thing in enumerate(scene.objects)}
         self._robot_root = int(model.body("link0").id)
@@ -95,7 +98,22 @@ class World:
             self._object_of_geom[geom] = owner[body] + 1 if body in owner else (-1 if body else 0)
         if self._camera is not None:
             self._camera.load(model)
+        self.set_goal(self.config.goal)
         self.reset()
+
+    def set_goal(self, words: str) -> None:
+        """Judge this goal from now on; an empty text means the scene's own task."""
+        scene = self.scene
+        if not words and has_task(scene):
+            task = default_task(scene)
+            self.goals: tuple[Goal, ...] = (Goal("placed", task.source, task.destination),)
+            self._goal_words = task.instruction
+        else:
+            self.goals, self._goal_words = parse_goal(words, scene), words
+
+    def outcome(self) -> Outcome:
+        """The truth now, against the goal."""
+        return judge(self, self.goals, self._goal_words)
 
     def reset(self) -> None:
         """Objects where the scene says, at rest; arm at home, gripper open; time 0."""
@@ -113,7 +131,9 @@ class World:
         self._advance(round(SETTLE_TIME / model.opt.timestep))
         data.time = 0.0
         self._steps = 0
-        self.initial_positions = {thing.name: self.object_pose(thing.name).translation for thing in self.scene.objects}
+        self.initial_positions = {
+            thing.name: self.object_pose(thing.name).translation for thing in self.scene.objects
+        }
 
     # -- time and commands ---------------------------------------------------------------------
 
@@ -156,18 +176,23 @@ class World:
             velocities: (M, 7) rad/s.
 
         Raises:
-            ValueError: Shapes differ, times do not increase or a value is not finite.
+            ValueError: Shapes differ, times do not increase, a value is not finite, or all of it
+                lies in the past (going there would be a jump).
         """
         times = np.asarray(times, np.float64).reshape(-1) + stamp
         positions = np.asarray(positions, np.float64)
         velocities = np.asarray(velocities, np.float64)
         if positions.shape != (len(times), 7) or velocities.shape != positions.shape or len(times) == 0:
-            raise ValueError(f"{times.shape} times, {positions.shape} positions, {velocities.shape} velocities")
+            raise ValueError(
+                f"{times.shape} times, {positions.shape} positions, {velocities.shape} velocities"
+            )
         if not (np.isfinite(times).all() and np.isfinite(positions).all() and np.isfinite(velocities).all()):
             raise ValueError("trajectory is not finite")
         if np.any(np.diff(times) <= 0):
             raise ValueError(f"times must increase: {times}")
         now = float(self.data.time)
+        if times[-1] < now:
+            raise ValueError(f"trajectory ended {now - times[-1]:.3f} s ago")
         if times[0] <= now:
             self._trajectory = _Trajectory(times, positions, velocities)
             return
@@ -251,7 +276,9 @@ class World:
     @property
     def T_base_tcp(self) -> Transform:
         """Pose of the tool centre point."""
-        return Transform(self.data.site_xpos[self._tcp].copy(), self.data.site_xmat[self._tcp].reshape(3, 3).copy())
+        return Transform(
+            self.data.site_xpos[self._tcp].copy(), self.data.site_xmat[self._tcp].reshape(3, 3).copy()
+        )
 
     # -- truth, for judge, data generation and tests -------------------------------------------
 
