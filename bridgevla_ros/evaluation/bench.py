@@ -125,9 +125,71 @@ def bench_trajectory(repeats: int) -> list[Row]:
     ]
 
 
+def bench_arm(repeats: int) -> list[Row]:
+    """Kinematics, and one control period of the streamer under way."""
+    from dataclasses import replace as changed
+
+    from bridgevla_ros.core.kinematics import ArmModel
+    from bridgevla_ros.core.streamer import Streamer
+    from bridgevla_ros.core.streamer_config import StreamerConfig
+    from bridgevla_ros.core.transforms import Transform
+    from bridgevla_ros.core.types import ActionChunk, Guidance, JointState, Lease
+
+    arm = ArmModel.load()
+    rng = np.random.default_rng(0)
+    down = arm.fk(arm.home).rotation
+    near = [
+        arm.ik(Transform(np.array([0.5, 0.0, 0.2]) + 0.1 * rng.standard_normal(3), down), arm.home).q
+        for _ in range(32)
+    ]
+    poses = itertools.cycle([(arm.fk(q + 0.02 * rng.standard_normal(7)), q) for q in near])
+    postures = itertools.cycle(near)
+
+    def warm() -> object:
+        pose, seed = next(poses)
+        return arm.ik(pose, seed)
+
+    steps = np.arange(1, 17) * 0.05
+    path = arm.home + 0.3 * np.sin(np.outer(np.append(0.0, steps), np.arange(1, 8) * 0.2))
+    empty = np.zeros(0)
+    guidance = Guidance(
+        0.0, "base_link", "g", "p", "t", np.array([0.0, 1.0]), np.array([0.0, 10.0]), np.zeros((2, 3)),
+        np.zeros((2, 4)), np.zeros((2, 3)), np.zeros((2, 3)), empty, (), empty, np.zeros(2, np.int64),
+        np.zeros((0, 3)), empty,
+    )  # fmt: skip
+    chunk = ActionChunk(
+        0.0, "g", "t", 0, 0, 0.05, 8, np.zeros((16, 3)), np.zeros((16, 4)), path[1:], np.zeros((16, 7)),
+        np.zeros(16), steps / 10, 0.0, (), (), 0.0, 0.0, "", "ik",
+    )  # fmt: skip
+    streamer, ticks = Streamer(StreamerConfig(), arm), itertools.count(1)
+    streamer.on_guidance(guidance)
+    q = arm.home
+
+    def tick() -> object:
+        nonlocal q
+        now = 0.01 * next(ticks)
+        streamer.on_joint_state(JointState(now, q, np.zeros(7), 0.08))
+        streamer.on_lease(Lease(now, 0.3, "t", "g"))
+        if round(now / 0.01) % 5 == 1:
+            turned = path[1:] + (q - path[0])
+            streamer.on_chunk(changed(chunk, stamp=now, joints=np.clip(turned, arm.lower, arm.upper)), now)
+        command, progress = streamer.tick(now)
+        if command is not None:
+            q = command.position[0]
+        return progress
+
+    return [
+        Row("forward kinematics", *measure(lambda: arm.fk(next(postures)), repeats), "Transform"),
+        Row("inverse kinematics", *measure(warm, repeats), "from 0.02 rad away, 0.1 mm"),
+        Row("body capsules", *measure(lambda: arm.body_capsules(next(postures), 0.04), repeats), "19"),
+        Row("streamer tick", *measure(tick, repeats), "with its chunk every fifth"),
+    ]
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "cropper": bench_cropper,
     "trajectory": bench_trajectory,
+    "arm": bench_arm,
 }
 """Name on the command line -> what to run; each returns its rows."""
 
