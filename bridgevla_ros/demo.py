@@ -147,12 +147,13 @@ class _Demo:
 
     def __init__(self, args: argparse.Namespace, given: dict[str, str], console: Console) -> None:
         from bridgevla_ros.simulation import tasks
+        from bridgevla_ros.simulation.config import SimConfig
 
         self.out: Path = args.out
         self.args = args
         self.console = console
         self.interrupts = 0
-        self.scene = tasks.sample_scene(args.seed)
+        self.scene = tasks.scene_from_config(SimConfig(scene_seed=args.seed))
         self.result = Result(seed=args.seed, distro=distro())
         self.result.instruction = args.instruction or tasks.default_task(self.scene).instruction
         self.arguments = {"seed": str(args.seed), "record": str(self.out / "bag"), **given}
