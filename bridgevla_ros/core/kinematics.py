@@ -34,16 +34,26 @@ class IkResult:
         ok: Both errors are within the tolerance.
         position_error: Metres.
         rotation_error: Radians.
-        condition: Condition number of the Jacobian at ``q`` (large near a singularity).
         iterations: Steps taken.
+        jacobian: (6, 7) at ``q``, in the tcp frame.
     """
 
     q: Array
     ok: bool
     position_error: float
     rotation_error: float
-    condition: float
     iterations: int
+    jacobian: Array
+
+    @property
+    def condition(self) -> float:
+        """Condition number of the Jacobian at ``q``: large near a singularity."""
+        return _condition(self.jacobian)
+
+
+def _condition(jacobian: Array) -> float:
+    singular = np.linalg.svd(jacobian, compute_uv=False)
+    return float(singular[0] / max(singular[-1], 1e-12))
 
 
 def _damped_step(jacobian: Array, error: Array, pull: Array, damping: float) -> Array:
@@ -145,8 +155,7 @@ class ArmModel:
 
     def condition(self, q: Array) -> float:
         """Condition number of the Jacobian (m and rad mixed, as MoveIt Servo counts it)."""
-        singular = np.linalg.svd(self.jacobian(q), compute_uv=False)
-        return float(singular[0] / max(singular[-1], 1e-12))
+        return _condition(self.jacobian(q))
 
     def within_limits(self, q: Array, margin: float = 0.0) -> bool:
         """True when every joint is at least ``margin`` rad inside its limits."""
@@ -223,9 +232,7 @@ class ArmModel:
                 dq *= _MAX_STEP / largest
             q = np.minimum(np.maximum(q + dq, self.lower), self.upper)
             step += 1
-        singular = np.linalg.svd(jacobian, compute_uv=False)
-        condition = float(singular[0] / max(singular[-1], 1e-12))
-        return IkResult(q, ok, position, rotation, condition, step)
+        return IkResult(q, ok, position, rotation, step, jacobian)
 
     def body_capsules(self, q: Array, gripper_width: float) -> tuple[Array, Array, Array]:
         """The robot's own body, gripper and fingers included, as capsules.

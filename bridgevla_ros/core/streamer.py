@@ -82,6 +82,7 @@ class Streamer:
         self._dropped: Reason | None = None
         self._silent = False  # the reason is that no usable chunk came
         self._blocked_at = -math.inf
+        self._condition = 1.0  # of the Jacobian where the arm is commanded to be
         self._operator_hold = False
         self._stopping = False
         self._failed = False  # until a new guidance
@@ -204,6 +205,7 @@ class Streamer:
                 return None, self._report(now)
             assert self._joints is not None
             self._motion = JointMotion.at_rest(self._joints.position)
+            self._condition = self.arm.condition(self._motion.q)
             self._brake, self._brake_start = Brake(self._motion, self._limits), now
             self._due = now
             want = False  # the first command is the measured state
@@ -249,7 +251,7 @@ class Streamer:
         path, config = self._path, self.config
         reference, _ = path.at(self._tau)
         gap = float(np.abs(reference - here.q).max())
-        scale, tau = self._next_scale(path, gap, here, now)
+        scale, tau = self._next_scale(path, gap, now)
         ahead = min(tau + (_LEAD - 1) * scale * self._dt, self._last_tau(path))
         _, v = path.at(ahead)
         wanted = scale * v + config.tracking_gain * (path.at(tau)[0] - here.q)
@@ -257,10 +259,10 @@ class Streamer:
         if fastest > 1.0:
             wanted = wanted / fastest
         after = step_towards(here, wanted, self._limits, self._dt)
-        brake = Brake(after, self._limits)
+        brake, condition = Brake(after, self._limits), self.arm.condition(after.q)
         broken = self._envelope.check_brake(here, brake, self._gripper_width())
         if broken is None:
-            broken = self._singular(here, after)
+            broken = self._singular(condition)
         if broken is not None:
             self._scale = max(0.0, self._scale - config.scale_rate * self._dt)
             self._reason, self._blocked_at, self._silent = Reason.of(broken), now, False
@@ -268,11 +270,11 @@ class Streamer:
         if self._reason.code in _BOUNDS and now - self._blocked_at > _CLEAR_AFTER:
             self._reason = Reason()
         self._brake, self._brake_start = brake, now + self._dt
-        self._scale, self._tau = scale, tau
+        self._scale, self._tau, self._condition = scale, tau, condition
         self._progress = max(self._progress, path.progress(tau))
         return after
 
-    def _next_scale(self, path: ChunkPath, gap: float, here: JointMotion, now: float) -> tuple[float, float]:
+    def _next_scale(self, path: ChunkPath, gap: float, now: float) -> tuple[float, float]:
         """Share of the nominal speed for this period, and the chunk time after it."""
         config, dt = self.config, self._dt
         last = self._last_tau(path)
@@ -286,7 +288,7 @@ class Streamer:
             cap = max(cap, _LEAST_SCALE)
         if gap > 2 * config.tracking_slow or self._operator_hold:
             cap = 0.0
-        condition = self.arm.condition(here.q)
+        condition = self._condition
         if condition > config.singularity_slow:
             room = config.singularity_stop - config.singularity_slow
             cap *= max(0.1, 1 - (condition - config.singularity_slow) / max(room, 1e-9))
@@ -303,10 +305,9 @@ class Streamer:
             )
         return path.end
 
-    def _singular(self, here: JointMotion, after: JointMotion) -> Clearance | None:
+    def _singular(self, condition: float) -> Clearance | None:
         limit = self.config.singularity_stop
-        condition = self.arm.condition(after.q)
-        if condition <= limit or condition <= self.arm.condition(here.q):
+        if condition <= limit or condition <= self._condition:
             return None
         message = "the arm comes too near a singularity"
         return Clearance(limit - condition, ErrorCode.SINGULARITY, message, condition, limit, "")
