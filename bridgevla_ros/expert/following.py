@@ -153,6 +153,7 @@ class FollowPolicy:
         """See ``ExpertPolicy``."""
         scene = self._scene(obs)
         offset, velocity, joints, memory = self._state(scene)
+        offsets: Array
         times = self.model.dt * np.arange(1, self.model.horizon + 1)
         if obs.progress.state == StreamerState.GRIPPING and memory.sequence > 0:
             offsets = np.repeat(offset[None], self.model.horizon, axis=0)

@@ -189,13 +189,13 @@ class Sampler(nn.Module):
         self.steps = steps
 
     def forward(self, features: Tensor, cloud: Tensor, mask: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Denoise S samples of one observation.
+        """Denoise S samples of one observation, or one of each of S observations.
 
         Args:
-            features: (1, F); cloud: (1, N, 4); mask: (1, N) float; noise: (S, H * 10).
+            features: (1 or S, F); cloud: (1 or S, N, 4); mask: (1 or S, N) float; noise: (S, H * 10).
 
         Returns:
-            (S, H * 10) actions in [-1, 1] and (1, 5) contact estimate.
+            (S, H * 10) actions in [-1, 1] and (1 or S, 5) contact estimate.
         """
         contact, cloud_features = self.model.look(cloud, mask, features)
         conditioning, prior = self.model.denoiser.observe(features, contact, cloud_features)

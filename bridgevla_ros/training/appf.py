@@ -261,6 +261,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, default=Path("runs/expert"), help="folder of states and checkpoint"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
+    parser.add_argument("--further", type=Path, help="stage 2 only, from the weights of this checkpoint")
     parser.add_argument("--skip-stage1", action="store_true", help="ablation: stage 2 from random weights")
     parser.add_argument(
         "--metrics-only", type=Path, help="measure this checkpoint on the held-out views and stop"
@@ -284,7 +285,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"{len(views)} views to train on, {len(held_out)} of other scenes to measure")
     sampler = Sampler(views, GuidanceLibrary(config.plans, config.seed, shape), shape, recipe)
     model = ExpertModel(shape)
-    state = {"stage": 2 if args.skip_stage1 else 1, "step": 0}
+    state = {"stage": 2 if args.skip_stage1 or args.further else 1, "step": 0}
+    earlier: dict[str, Any] = {}
+    if args.further:
+        start = checkpoint.load(args.further)
+        model.load_state_dict({k: torch.from_numpy(v) for k, v in start.tensors.items()})
+        earlier = {k: v for k, v in start.card.items() if k not in ("model", "format")}
     if args.resume:
         state = json.loads((args.output / "state.json").read_text())
     trainer: Trainer | None = None
@@ -306,6 +312,7 @@ def run(args: argparse.Namespace) -> int:
         "views": len(views),
         "scene_seeds": [min(v.scene_seed for v in views), max(v.scene_seed for v in views)],
         "seconds": round(time.monotonic() - began),
+        "began_from": earlier,
     }
     write(args.output / "checkpoint", trainer.averaged(), card)
     card["metrics"] = expert_metrics.measure(checkpoint.load(args.output / "checkpoint"), held_out, recipe)

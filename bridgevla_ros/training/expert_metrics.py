@@ -30,16 +30,15 @@ def predict(
     model = checkpoint.config
     rng = np.random.default_rng(seed)
     count = len(batch.features)
-    position, turn, presence = np.zeros((count, 3)), np.zeros(count), np.zeros(count)
-    last_gain = 18 + 9 * model.horizon + model.horizon - 1
-    for b in range(count):
-        noise = rng.standard_normal((1, model.horizon * model.action_dim)).astype(np.float32)
-        one = slice(b, b + 1)
-        action, contact = runtime(batch.features[one], batch.cloud[one], batch.mask[one], noise)
-        moved, rotvec, _ = features.decode_action(action.reshape(1, model.horizon, model.action_dim), model)
-        gain = float(batch.features[b, last_gain])
-        position[b], turn[b], presence[b] = moved[0, -1] / gain, rotvec[0, -1, 2] / gain, contact[0, 4]
-    return position, turn, presence
+    action = np.empty((count, model.horizon * model.action_dim), np.float32)
+    contact = np.empty((count, 5), np.float32)
+    for first in range(0, count, 50):
+        part = slice(first, first + 50)
+        noise = rng.standard_normal(action[part].shape).astype(np.float32)
+        action[part], contact[part] = runtime(batch.features[part], batch.cloud[part], batch.mask[part], noise)
+    moved, rotvec, _ = features.decode_action(action.reshape(count, model.horizon, model.action_dim), model)
+    gain = batch.features[:, 18 + 9 * model.horizon + model.horizon - 1].astype(np.float64)
+    return moved[:, -1] / gain[:, None], rotvec[:, -1, 2] / gain, contact[:, 4].astype(np.float64)
 
 
 def _spread(values: Array) -> dict[str, float]:
