@@ -11,6 +11,8 @@ out=$(cd "$2" && pwd)
 
 export PATH="${venv}/bin:${PATH}" AMENT_PREFIX_PATH="${venv}" CMAKE_PREFIX_PATH="${venv}" COLCON_LOG_LEVEL=error
 unset PYTHONPATH
+# colcon's own default adds a load limit, which on a busy machine means one job at a time.
+export MAKEFLAGS="-j$(nproc)"
 if ! "${venv}/bin/python" -m colcon --log-base "${out}/log" build --base-paths . \
   --build-base "${out}/build" --install-base "${out}/install" --event-handlers console_direct- \
   --cmake-args -DBUILD_TESTING=OFF -DPython3_EXECUTABLE="${venv}/bin/python" -DPython3_FIND_VIRTUALENV=ONLY; then
