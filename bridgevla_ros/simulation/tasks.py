@@ -110,6 +110,11 @@ def sample_task(scene: SceneSpec, rng: np.random.Generator) -> Task:
     return Task(source.name, destination.name, words)
 
 
+def task_pairs(scene: SceneSpec) -> list[tuple[str, str]]:
+    """Names of every source with every place that it can lie in."""
+    return [(source.name, destination.name) for source, destination in _pairs(scene.objects)]
+
+
 def has_task(scene: SceneSpec) -> bool:
     """Whether anything can be picked and placed."""
     return bool(_pairs(scene.objects))
