@@ -11,8 +11,10 @@ from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.safety import Reason
 from bridgevla_ros.core.types import GripperEvent, JointState
 
-# The gripper gets this long to start moving before standing still counts.
-_REACTION = 0.1
+# A gripper that has not moved for this long after a command is not going to.
+_REACTION = 0.6
+# Metres: as near to the commanded width as counts as there, and as far from the first as counts as moved.
+_REACHED, _MOVED = 0.004, 0.002
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class GripperJob:
         event: OPEN or CLOSE.
         width: Metres, commanded.
         start: Seconds.
+        start_width: Metres, measured then.
     """
 
     event: GripperEvent
     width: float
     start: float
+    start_width: float
 
 
 class GripperMonitor:
@@ -68,11 +72,14 @@ class GripperMonitor:
         config = self._config
         if now - job.start >= config.grip_timeout:
             return True
-        since = now - config.grip_settle
-        if since < job.start + _REACTION or not self._widths:
+        recent = [width for stamp, width in self._widths if stamp >= now - config.grip_settle]
+        if now - job.start < config.grip_settle or len(recent) < 2:
             return False
-        recent = [width for stamp, width in self._widths if stamp >= since]
-        return len(recent) >= 2 and max(recent) - min(recent) <= config.grip_still
+        if max(recent) - min(recent) > config.grip_still:
+            return False
+        reached = abs(recent[-1] - job.width) < _REACHED
+        moved = abs(recent[-1] - job.start_width) > _MOVED
+        return reached or moved or now - job.start >= _REACTION
 
     def width(self) -> float:
         """Metres, newest; NaN before the first."""

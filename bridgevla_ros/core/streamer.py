@@ -337,7 +337,8 @@ class Streamer:
             at_event = self._progress >= float(guidance.event_progress[self._events_done]) - tolerance
             if at_event and arrived and permitted:
                 event = guidance.events[self._events_done]
-                self._job = GripperJob(event, float(guidance.event_width[self._events_done]), now)
+                width = float(guidance.event_width[self._events_done])
+                self._job = GripperJob(event, width, now, self._gripper.width())
                 self.state = StreamerState.GRIPPING
                 return
         elif self._progress >= 1.0 - tolerance and arrived and permitted:
