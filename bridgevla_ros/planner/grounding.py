@@ -188,7 +188,9 @@ class FilmHeatmap(nn.Module):
         self.heat = nn.Conv2d(24, 1, 3, 1, 1)
         self.null = nn.Sequential(nn.Linear(24 + 3 + query, 48), nn.ReLU(), nn.Linear(48, 1))
 
-    def forward(self, image: ImageFeatures, colours: Tensor, things: Tensor, roles: Tensor, owner: Tensor) -> Tensor:
+    def forward(
+        self, image: ImageFeatures, colours: Tensor, things: Tensor, roles: Tensor, owner: Tensor
+    ) -> Tensor:
         """Logits over cells and the null cell.
 
         Args:
@@ -245,7 +247,9 @@ class GroundingModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Torch's own initialisation is kept."""
 
-    def forward(self, tokens: Tensor, mask: Tensor, image: Tensor) -> tuple[TextBelief, ImageFeatures, Tensor]:
+    def forward(
+        self, tokens: Tensor, mask: Tensor, image: Tensor
+    ) -> tuple[TextBelief, ImageFeatures, Tensor]:
         """One query a role for each (words, image) pair; heatmap logits are (B, R, cells + 1)."""
         belief = self.text(tokens, mask)
         seen = self.trunk(image)
@@ -253,7 +257,11 @@ class GroundingModel(PreTrainedModel):
         owner = torch.arange(batch, device=image.device).repeat_interleave(ROLES)
         roles = torch.arange(ROLES, device=image.device).repeat(batch)
         logits = self.head(
-            seen, belief.colours.softmax(-1).flatten(0, 1), belief.things.softmax(-1).flatten(0, 1), roles, owner
+            seen,
+            belief.colours.softmax(-1).flatten(0, 1),
+            belief.things.softmax(-1).flatten(0, 1),
+            roles,
+            owner,
         )
         return belief, seen, logits.unflatten(0, (batch, ROLES))
 
@@ -284,7 +292,12 @@ class TokenEncoder:
             range of each token (empty for special tokens and padding).
         """
         batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=96, return_tensors="pt", return_offsets_mapping=True
+            texts,
+            padding=True,
+            truncation=True,
+            max_length=96,
+            return_tensors="pt",
+            return_offsets_mapping=True,
         )
         offsets = [[(int(a), int(b)) for a, b in row] for row in batch.pop("offset_mapping")]
         states = self.model(**batch, output_hidden_states=True).hidden_states

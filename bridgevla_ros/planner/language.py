@@ -40,26 +40,99 @@ class Concept:
 
 
 COLOURS: tuple[Concept, ...] = (
-    Concept("red", ("crimson", "scarlet", "cherry-red", "ruby"), ("vermilion", "carmine")),
-    Concept("green", ("emerald", "grass-green", "forest green", "lime-green"), ("jade",)),
-    Concept("blue", ("navy", "azure", "royal blue", "sapphire"), ("cobalt", "ultramarine")),
-    Concept("yellow", ("golden", "lemon-yellow", "canary yellow"), ("mustard",)),
-    Concept("orange", ("tangerine", "amber", "pumpkin-orange"), ("carrot-coloured",)),
-    Concept("purple", ("violet", "lilac", "plum-coloured"), ("lavender", "mauve")),
-    Concept("pink", ("rose-coloured", "rosy", "bubblegum-pink"), ("salmon-pink",)),
-    Concept("white", ("snow-white", "ivory", "pearl-white"), ("chalk-white",)),
-)
+    Concept(
+        "red",
+        ("crimson", "scarlet", "cherry-red", "ruby", "blood-red", "brick-red", "fire-red", "tomato-red", "reddish",
+         "strawberry-red", "garnet", "cardinal red", "rosso", "cherry"),
+        ("vermilion", "carmine"),
+    ),
+    Concept(
+        "green",
+        ("emerald", "grass-green", "forest green", "lime-green", "leaf-green", "bottle-green", "sea-green", "lime",
+         "greenish", "fern-green", "moss-green", "pine-green", "shamrock", "pea-green"),
+        ("jade",),
+    ),
+    Concept(
+        "blue",
+        ("navy", "azure", "royal blue", "sapphire", "sky-blue", "ocean-blue", "dark-blue", "bluish", "denim-blue",
+         "cerulean", "indigo-blue", "steel-blue", "navy-blue", "midnight-blue"),
+        ("cobalt", "ultramarine"),
+    ),
+    Concept(
+        "yellow",
+        ("golden", "lemon-yellow", "canary yellow", "gold", "sunflower-yellow", "banana-yellow", "butter-yellow",
+         "yellowish", "sunny yellow", "honey-yellow", "lemon-coloured", "corn-coloured", "saffron"),
+        ("mustard",),
+    ),
+    Concept(
+        "orange",
+        ("tangerine", "amber", "pumpkin-orange", "orangish", "apricot-orange", "mandarin", "pumpkin-coloured",
+         "burnt-orange", "sunset-orange", "traffic-cone orange"),
+        ("carrot-coloured",),
+    ),
+    Concept(
+        "purple",
+        ("violet", "lilac", "plum-coloured", "purplish", "grape-coloured", "royal purple", "amethyst", "plum",
+         "aubergine-coloured", "eggplant-coloured", "orchid-purple", "wine-purple"),
+        ("lavender", "mauve"),
+    ),
+    Concept(
+        "pink",
+        ("rose-coloured", "rosy", "bubblegum-pink", "pinkish", "rose", "baby-pink", "blush-pink", "coral-pink",
+         "flamingo-pink", "hot-pink", "candy-pink"),
+        ("salmon-pink",),
+    ),
+    Concept(
+        "white",
+        ("snow-white", "ivory", "pearl-white", "whitish", "milk-white", "snowy", "pearly", "milky white",
+         "bone-white", "paper-white", "alabaster"),
+        ("chalk-white",),
+    ),
+)  # fmt: skip
 
 THINGS: tuple[Concept, ...] = (
-    Concept("cube", ("block", "dice", "toy block"), ("die",)),
-    Concept("ball", ("sphere", "marble", "round ball"), ("orb", "globe")),
-    Concept("cylinder", ("can", "tube", "tin can"), ("drum", "canister")),
-    Concept("bar", ("stick", "rod", "beam"), ("baton",)),
-    Concept("bowl", ("dish", "basin", "soup bowl"), ("porringer",)),
-    Concept("plate", ("saucer", "platter", "dinner plate"), ("disc",)),
-    Concept("box", ("crate", "bin", "container"), ("carton", "chest")),
-    Concept("drawer", ("desk drawer", "pull-out drawer", "cabinet"), ("sliding compartment",)),
+    Concept(
+        "cube",
+        ("block", "dice", "toy block", "building block", "cubic block", "square block", "wooden cube"),
+        ("die",),
+    ),
+    Concept(
+        "ball",
+        ("sphere", "marble", "round ball", "spherical ball", "rubber ball", "bouncy ball"),
+        ("orb", "globe"),
+    ),
+    Concept(
+        "cylinder",
+        ("can", "tube", "tin can", "tin", "soda can", "round column", "cylindrical object"),
+        ("drum", "canister"),
+    ),
+    Concept("bar", ("stick", "rod", "beam", "long block", "pole", "plank", "long bar"), ("baton",)),
+    Concept(
+        "bowl", ("dish", "basin", "soup bowl", "salad bowl", "cereal bowl", "round bowl"), ("porringer",)
+    ),
+    Concept("plate", ("saucer", "platter", "dinner plate", "flat plate", "tray", "flat dish"), ("disc",)),
+    Concept(
+        "box",
+        ("crate", "bin", "container", "open box", "storage box", "square box", "case"),
+        ("carton", "chest"),
+    ),
+    Concept(
+        "drawer",
+        (
+            "desk drawer",
+            "pull-out drawer",
+            "cabinet",
+            "open drawer",
+            "cabinet drawer",
+            "chest of drawers",
+            "cupboard",
+        ),
+        ("sliding compartment",),
+    ),
 )
+
+MOVABLE_THINGS = ("cube", "ball", "cylinder", "bar")
+"""Things that can be taken; the others hold things."""
 
 GENERIC_THINGS = ("thing", "object", "item", "one", "toy", "piece")
 """Words that name no kind: the colour alone has to do."""
@@ -74,6 +147,12 @@ UNKNOWN_THINGS = (
     "star", "triangle", "cheese", "bread", "onion", "tomato", "potato", "grape", "lemon tart", "strawberry",
 )  # fmt: skip
 """Things that the planner does not know: in training they teach it to say so."""
+
+OTHER_COLOURS = (
+    "beige", "maroon", "khaki", "bronze", "indigo", "striped", "transparent", "rainbow-coloured", "checkered",
+    "black", "gray", "grey", "brown", "cyan", "turquoise", "magenta", "silver", "tan", "teal", "olive", "burgundy", "spotted", "glass", "copper", "cream-coloured", "peach-coloured",
+)  # fmt: skip
+"""Colours that no thing of the lexicon has."""
 
 _PRONOUNS = {"it", "this", "that", "them"}
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
@@ -127,7 +206,10 @@ def normalise(instruction: str) -> str:
             remedy="say it in one or a few short sentences",
         )
     text = unicodedata.normalize("NFKC", instruction)
-    broken = sum(c == "\ufffd" or (unicodedata.category(c) in {"Cc", "Cs", "Co", "Cn"} and not c.isspace()) for c in text)
+    broken = sum(
+        c == "\ufffd" or (unicodedata.category(c) in {"Cc", "Cs", "Co", "Cn"} and not c.isspace())
+        for c in text
+    )
     if broken:
         raise BridgeError(
             ErrorCode.NOT_UNDERSTOOD,

@@ -27,9 +27,15 @@ EMA = 0.995
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bridgevla train planner``."""
-    parser.add_argument("--out", type=Path, default=Path("runs/planner/model"), help="folder of the checkpoint")
-    parser.add_argument("--data", type=Path, default=Path("runs/planner/data"), help="cache of rendered frames")
-    parser.add_argument("--shards", type=int, default=12, help=f"shards of {SHARD_SCENES} scenes x {SHOTS} frames")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/planner/model"), help="folder of the checkpoint"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("runs/planner/data"), help="cache of rendered frames"
+    )
+    parser.add_argument(
+        "--shards", type=int, default=12, help=f"shards of {SHARD_SCENES} scenes x {SHOTS} frames"
+    )
     parser.add_argument("--stage", choices=("all", "language", "vision"), default="all", help="part to train")
     parser.add_argument("--phrases", type=int, default=16000, help="phrasings for the language part")
     parser.add_argument("--language-steps", type=int, default=1500, help="steps of 128 phrasings")
@@ -60,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _language(model: GroundingModel, recipe: dict[str, object], args: argparse.Namespace, bar: Progress) -> None:
+def _language(
+    model: GroundingModel, recipe: dict[str, object], args: argparse.Namespace, bar: Progress
+) -> None:
     task = bar.add_task("language")
 
     def report(what: str, done: int, total: int) -> None:
@@ -68,7 +76,13 @@ def _language(model: GroundingModel, recipe: dict[str, object], args: argparse.N
 
     started = time.monotonic()
     metrics = planner_text.train(
-        model, TokenEncoder(), phrases=args.phrases, steps=args.language_steps, batch=128, seed=args.seed, report=report
+        model,
+        TokenEncoder(),
+        phrases=args.phrases,
+        steps=args.language_steps,
+        batch=128,
+        seed=args.seed,
+        report=report,
     )
     recipe["language"] = {
         "phrases": args.phrases,
@@ -87,7 +101,9 @@ def shards(folder: Path, count: int, on_shard: Callable[[int, int], None]) -> li
     for i in range(count):
         path = folder / f"train_{i:04d}.npz"
         if not path.exists():
-            frames = render(TRAIN_SEED + i * SHARD_SCENES, SHARD_SCENES, SHOTS, config.image_height, config.image_width)
+            frames = render(
+                TRAIN_SEED + i * SHARD_SCENES, SHARD_SCENES, SHOTS, config.image_height, config.image_width
+            )
             frames.save(path)
         paths.append(path)
         on_shard(i + 1, count)
@@ -104,7 +120,9 @@ def validation(folder: Path) -> Frames:
     return Frames.load(path)
 
 
-def _vision(model: GroundingModel, recipe: dict[str, object], args: argparse.Namespace, bar: Progress) -> None:
+def _vision(
+    model: GroundingModel, recipe: dict[str, object], args: argparse.Namespace, bar: Progress
+) -> None:
     task = bar.add_task("rendering", total=args.shards)
     paths = shards(args.data, args.shards, lambda done, total: bar.update(task, completed=done, total=total))
     check = validation(args.data)
@@ -154,7 +172,12 @@ def _vision(model: GroundingModel, recipe: dict[str, object], args: argparse.Nam
 
 
 def _checkpoint(
-    model: GroundingModel, check: Frames, recipe: dict[str, object], args: argparse.Namespace, step: int, seconds: float
+    model: GroundingModel,
+    check: Frames,
+    recipe: dict[str, object],
+    args: argparse.Namespace,
+    step: int,
+    seconds: float,
 ) -> dict[str, float]:
     result = planner_vision.validate(model, check, seed=1)
     threshold = planner_vision.calibrate(result)

@@ -126,7 +126,9 @@ def shuffle_objects(world: World, rng: np.random.Generator) -> None:
             at = world.object_pose(place.name).translation + np.array([*rng.uniform(-0.02, 0.02, 2), 0.09])
         else:
             at = np.array([rng.uniform(0.32, 0.68), rng.uniform(-0.3, 0.3), rng.uniform(0.02, 0.25)])
-        x, y, z, w = Rotation.from_euler("zyx", [rng.uniform(-3, 3), rng.normal(0, 0.4), rng.normal(0, 0.4)]).as_quat()
+        x, y, z, w = Rotation.from_euler(
+            "zyx", [rng.uniform(-3, 3), rng.normal(0, 0.4), rng.normal(0, 0.4)]
+        ).as_quat()
         world.data.qpos[address : address + 7] = [*at, w, x, y, z]
     mujoco.mj_step(world.model, world.data, int(rng.integers(1, 120)))
     mujoco.mj_forward(world.model, world.data)
@@ -141,14 +143,18 @@ def drawer_anchors(world: World, height: int, width: int) -> NDArray[np.float32]
         if thing.kind != "drawer":
             continue
         opening = world.drawer_opening(thing.name)
-        middle = world.object_pose(thing.name).apply([thing.size[0] / 2 + opening / 2, 0.0, thing.size[2] / 3])
+        middle = world.object_pose(thing.name).apply(
+            [thing.size[0] / 2 + opening / 2, 0.0, thing.size[2] / 3]
+        )
         x, y, z = T_camera_base.apply(middle)
         row, column = (k.fy * y / z + k.cy + 0.5) / k.height, (k.fx * x / z + k.cx + 0.5) / k.width
         anchors[i] = row * height / STRIDE - 0.5, column * width / STRIDE - 0.5
     return anchors
 
 
-def render(first_seed: int, scenes: int, shots: int, height: int, width: int, config: SimConfig | None = None) -> Frames:
+def render(
+    first_seed: int, scenes: int, shots: int, height: int, width: int, config: SimConfig | None = None
+) -> Frames:
     """Draw scenes and expose each ``shots`` times: first as drawn with the arm at home,
     then with camera and objects moved, every other time with the gripper over the table.
 
@@ -182,7 +188,9 @@ def render(first_seed: int, scenes: int, shots: int, height: int, width: int, co
             rows = (np.arange(height // STRIDE) + 0.5) * STRIDE * segmentation.shape[0] / height
             columns = (np.arange(width // STRIDE) + 0.5) * STRIDE * segmentation.shape[1] / width
             owner = np.maximum(segmentation[rows.astype(int)][:, columns.astype(int)], 0)
-            counts = np.bincount(np.maximum(segmentation, 0).ravel(), minlength=MAX_OBJECTS + 1)[1 : MAX_OBJECTS + 1]
+            counts = np.bincount(np.maximum(segmentation, 0).ravel(), minlength=MAX_OBJECTS + 1)[
+                1 : MAX_OBJECTS + 1
+            ]
             names = scene.objects[:MAX_OBJECTS]
             padding = [0] * (MAX_OBJECTS - len(names))
             out["rgb"].append(rgb)

@@ -9,16 +9,31 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from bridgevla_ros.planner.language import COLOURS, GENERIC_THINGS, THINGS, UNKNOWN_THINGS, Concept
+from bridgevla_ros.planner.language import (
+    COLOURS,
+    GENERIC_THINGS,
+    OTHER_COLOURS,
+    THINGS,
+    UNKNOWN_THINGS,
+    Concept,
+)
 from bridgevla_ros.planner.vocabulary import COLOUR_ANY, COLOUR_OTHER, THING_ANY, THING_NONE, THING_OTHER
 
-OTHER_COLOURS = (
-    "beige", "maroon", "khaki", "bronze", "indigo", "striped", "transparent", "rainbow-coloured", "checkered",
-    "black", "gray", "grey", "brown", "cyan", "turquoise", "magenta", "silver", "tan", "teal", "olive", "burgundy", "spotted", "glass", "copper", "cream-coloured", "peach-coloured",
-)  # fmt: skip
-
 PUT = ("put", "place", "drop", "set", "lay", "move", "stick", "deposit", "position", "leave", "pop", "bring")
-TAKE = ("pick up", "grab", "take", "grasp", "lift", "fetch", "get", "pick", "seize", "collect", "retrieve", "hold")
+TAKE = (
+    "pick up",
+    "grab",
+    "take",
+    "grasp",
+    "lift",
+    "fetch",
+    "get",
+    "pick",
+    "seize",
+    "collect",
+    "retrieve",
+    "hold",
+)
 CARRY = ("move", "bring", "take", "carry", "transfer", "shift", "transport", "get", "guide", "pass")
 INTO = (
     "in", "into", "on", "onto", "inside", "on top of", "to", "within", "over", "in the middle of", "to the inside of",
@@ -66,7 +81,9 @@ STATEMENT = (
     "the job is {putting} {o} {into} {p}", "you see {o}; it goes {into} {p}", "you see {p}; {o} goes there",
     "the thing to move is {o} and the place is {p}", "{p} wants {o}", "I wish {o} were {into} {p}",
     "the place for {o} is {p}", "the right place for {o} is {into} {p}", "{o} is to be {placed} {into} {p}",
-    "when you see {p}, {put} {o} {into} it", "source {o}, target {p}", "{p} is empty, {put} {o} {into} it",
+    "when you see {p}, {put} {o} {into} it", "{p} is on the table. {o} goes {into} it", "remember {p}: {o} goes there",
+    "{o} is on the table. {put} it {into} {p}", "take note of {p}. now {put} {o} there", "is that {p}? then {put} {o} {into} it",
+    "source {o}, target {p}", "{p} is empty, {put} {o} {into} it",
     "{o} is what I want {into} {p}", "{into} {p} is where I want {o}", "can {p} be given {o}",
 )  # fmt: skip
 SOURCE_ONLY = (
@@ -74,13 +91,26 @@ SOURCE_ONLY = (
     "I want you to hold {o}", "{o} should be lifted", "raise {o}", "just {take} {o} and wait", "go and {take} {o}",
     "give me {o}", "hand me {o}", "show me {o} by lifting it",
 )  # fmt: skip
+NOWHERE = (
+    "on the table", "on the floor", "to the left", "to the right", "in the corner", "in my hand", "on the shelf",
+    "into the trash", "outside", "next to the robot", "on the chair", "in your pocket", "on the ground", "in the kitchen",
+    "in front of the robot", "behind the robot", "in the fridge", "on my desk", "at the edge of the table", "on the left",
+    "into the sink", "on the right", "in the middle of the table", "to the door", "on my head", "at the back of the table",
+)  # fmt: skip
+"""Places that the planner does not know."""
+STRANGE = (
+    "wug", "blicket", "foamy", "fluffy", "metal", "plastic", "woollen", "broken", "sticky", "heavy", "soft", "hot", "cold",
+    "wet", "rusty", "glowing", "invisible", "magic", "russet", "sepia", "ochre", "taupe", "umber", "azo", "zorp", "dax",
+    "square", "rubbery", "leather", "paper", "marbled", "tartan", "polka-dot", "fuzzy", "frozen", "ancient",
+)  # fmt: skip
+"""Modifiers that the planner cannot check: it must say so, not ignore them."""
 NOT_TASKS = (
     "paint {o} {c}", "do not {put} {o} {into} {p}", "don't touch {o}", "never move {o}", "what colour is {o}?",
     "how many {n}s are there?", "tell me a joke about {o}", "is {o} bigger than {p}?", "I like {o}", "{p} is nice",
     "why is {o} {into} {p}?", "eat {o}", "describe {o}", "sing a song about {p}", "what is {o}?", "spell {n}", "buy {o}",
     "count the {n}s", "where is {o}?", "who made {p}?", "{o} and {p} are pretty", "translate {n} into french",
     "stop moving {o}", "who put {o} {into} {p}?", "remember {o}", "draw {o}", "is {o} {into} {p}?", "burn {o}", "melt {p}",
-    "leave {o} where it is", "don't {put} {o} {into} {p}", "ignore {o}", "photograph {o}", "has {o} been {placed} {into} {p}?",
+    "leave {o} where it is", "open {o}", "close {o}", "open the drawer", "close the drawer", "shut {p}", "sort the {n}s by colour", "don't {put} {o} {into} {p}", "ignore {o}", "photograph {o}", "has {o} been {placed} {into} {p}?",
 )  # fmt: skip
 CHAT = (
     "make me a coffee", "make me a {u}", "cook {u} for dinner", "what time is it", "what is the weather like today",
@@ -98,7 +128,19 @@ CHAT = (
     "wake me up tomorrow", "solve this equation", "the capital of france is paris", "nothing", "whatever", "and", "the",
     "in the", "put the in the", "please", "somewhere over the rainbow", "tidy my room", "take out the trash",
 )  # fmt: skip
-SIZES = ("small ", "little ", "big ", "nice ", "shiny ", "bright ", "plain ", "tiny ", "large ", "lovely ", "dark ")
+SIZES = (
+    "small ",
+    "little ",
+    "big ",
+    "nice ",
+    "shiny ",
+    "bright ",
+    "plain ",
+    "tiny ",
+    "large ",
+    "lovely ",
+    "dark ",
+)
 WHERE = (
     " on the table", " over there", " next to the robot", " in front of you", " that you see", " lying around",
     " on the left", " on the right", " here", " in the back", " in the scene", " that is standing there",
@@ -139,8 +181,8 @@ def noun_phrase(rng: random.Random) -> tuple[str, int, int]:
     else:
         thing, noun = _concept(rng, THINGS)
     draw = rng.random()
-    if draw < 0.05:
-        colour, word = COLOUR_OTHER, rng.choice(OTHER_COLOURS)
+    if draw < 0.07:
+        colour, word = COLOUR_OTHER, rng.choice(OTHER_COLOURS if rng.random() < 0.5 else STRANGE)
     elif draw < 0.20 and thing != THING_ANY:
         return _determiner(rng) + _size(rng) + noun + _where(rng), COLOUR_ANY, thing
     else:
@@ -174,7 +216,9 @@ def _where(rng: random.Random) -> str:
     return rng.choice(WHERE) if rng.random() < 0.06 else ""
 
 
-def _assemble(rng: random.Random, template: str, fills: dict[str, str]) -> tuple[str, dict[str, tuple[int, int]]]:
+def _assemble(
+    rng: random.Random, template: str, fills: dict[str, str]
+) -> tuple[str, dict[str, tuple[int, int]]]:
     """Fill a template; returns the text and where {o} and {p} came to stand."""
     text, spans, rest = "", {}, template
     while "{" in rest:
@@ -217,6 +261,12 @@ def sample(rng: random.Random) -> Phrase:
     else:
         template = rng.choice(IMPERATIVE if rng.random() < 0.6 else STATEMENT)
     before = rng.choice(BEFORE) if template not in STATEMENT and rng.random() < 0.35 else ""
+    nowhere = kind >= 0.24 and rng.random() < 0.03
+    if nowhere:
+        fills["p"], place_colour, place_thing = rng.choice(NOWHERE), COLOUR_ANY, THING_OTHER
+        template = rng.choice(
+            ("{put} {o} {p}", "{carry} {o} {p}", "{take} {o} and {put} it {p}", "I want {o} {p}")
+        )
     if rng.random() < 0.03:
         other, _, _ = noun_phrase(rng)
         fills["o"] = f"{source} {rng.choice(('next to', 'beside', 'near', 'left of', 'behind'))} {other}"
@@ -227,7 +277,11 @@ def sample(rng: random.Random) -> Phrase:
     shift = len(before)
     ranges = tuple((spans[k][0] + shift, spans[k][1] + shift) if k in spans else None for k in ("o", "p"))
     return Phrase(
-        _case(rng, text), (ranges[0], ranges[1]), (source_colour, place_colour), (source_thing, place_thing), True
+        _case(rng, text),
+        (ranges[0], ranges[1]),
+        (source_colour, place_colour),
+        (source_thing, place_thing),
+        True,
     )
 
 

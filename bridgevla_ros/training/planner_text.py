@@ -111,7 +111,14 @@ def accuracy(model: GroundingModel, data: EncodedPhrases) -> dict[str, float]:
 
 
 def train(
-    model: GroundingModel, encoder: TokenEncoder, *, phrases: int, steps: int, batch: int, seed: int, report: Report
+    model: GroundingModel,
+    encoder: TokenEncoder,
+    *,
+    phrases: int,
+    steps: int,
+    batch: int,
+    seed: int,
+    report: Report,
 ) -> dict[str, float]:
     """Train ``model.text``; returns the accuracy on phrasings of the same families, drawn anew."""
     rng = random.Random(seed)

@@ -78,8 +78,10 @@ class Frame:
         kind = rng.random()
         present = np.flatnonzero(self.seen)
         if kind < 0.05 or len(present) == 0:
-            return self.ask(COLOUR_OTHER, int(rng.integers(1, THING_OTHER))) if rng.random() < 0.5 else self.ask(
-                int(rng.integers(1, COLOUR_OTHER)), THING_OTHER
+            return (
+                self.ask(COLOUR_OTHER, int(rng.integers(1, THING_OTHER)))
+                if rng.random() < 0.5
+                else self.ask(int(rng.integers(1, COLOUR_OTHER)), THING_OTHER)
             )
         i = int(rng.choice(present))
         if kind < 0.52:
@@ -132,7 +134,9 @@ def belief(rng: np.random.Generator | None, queries: list[Query]) -> tuple[Tenso
     return torch.from_numpy(colours), torch.from_numpy(things)
 
 
-def augment(rng: np.random.Generator, rgb: NDArray[np.uint8], heights: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def augment(
+    rng: np.random.Generator, rgb: NDArray[np.uint8], heights: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Other light, white balance, blur and noise; holes, an offset, or no depth at all."""
     image = rgb.astype(np.float32)
     if rng.random() < 0.8:
@@ -168,7 +172,11 @@ def dense_loss(seen: ImageFeatures, frames: list[Frame]) -> Tensor:
 
 
 def batch_loss(
-    model: GroundingModel, frames: Frames, indices: NDArray[np.int64], questions: int, rng: np.random.Generator
+    model: GroundingModel,
+    frames: Frames,
+    indices: NDArray[np.int64],
+    questions: int,
+    rng: np.random.Generator,
 ) -> Tensor:
     """Heatmap cross-entropy plus dense labels on one batch; some batches hold a black or noise image."""
     images, heights, items = [], [], []
@@ -179,7 +187,9 @@ def batch_loss(
             rgb, height = rgb[:, ::-1], height[:, ::-1]
             item.mirror()
         if rng.random() < 0.02:  # nothing to see: every question is absent
-            rgb = np.zeros_like(rgb) if rng.random() < 0.5 else rng.integers(0, 256, rgb.shape).astype(np.uint8)
+            rgb = (
+                np.zeros_like(rgb) if rng.random() < 0.5 else rng.integers(0, 256, rgb.shape).astype(np.uint8)
+            )
             item.there[:] = False
             item.seen[:] = False
             item.owner = np.zeros_like(item.owner)
@@ -261,9 +271,7 @@ def summary(result: dict[str, Array], threshold: float) -> dict[str, float]:
 def calibrate(result: dict[str, Array]) -> float:
     """Null threshold with the best balance: least of missed absences plus false refusals."""
     candidates = np.linspace(0.05, 0.95, 91)
-    cost = [
-        (result["null_absent"] <= t).mean() + (result["null_present"] > t).mean() for t in candidates
-    ]
+    cost = [(result["null_absent"] <= t).mean() + (result["null_present"] > t).mean() for t in candidates]
     best = float(np.min(cost))
     near = candidates[np.asarray(cost) <= best + 0.002]
     return float(np.median(near))

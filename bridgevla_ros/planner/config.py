@@ -1,0 +1,78 @@
+"""Parameters of the planner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bridgevla_ros.core.config import ConfigError, param
+
+BACKENDS = ("embedded", "transformers")
+CONVENTION_NAMES = (
+    "", "pixel", "qwen2.5", "qwen3", "molmo", "molmo2", "robopoint", "robobrain", "embodied-r1", "paligemma",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PlannerConfig:
+    """What thinks, what it may answer, and where the arm may go."""
+
+    backend: str = param("embedded", "Who finds the anchors", choices=BACKENDS)
+    weights: str = param("", "Checkpoint folder of the backend; empty for the embedded planner that ships")
+    convention: str = param(
+        "", "How the model writes coordinates; required by the transformers backend", choices=CONVENTION_NAMES
+    )
+    waypoint_source: str = param(
+        "geometry",
+        "Where 3D waypoints come from: depth geometry around the anchors, or the model's second turn",
+        choices=("geometry", "model"),
+    )
+    max_new_tokens: int = param(256, "Most tokens a turn of the transformers backend", ge=8, le=4096)
+    temperature: float = param(
+        0.0, "Sampling temperature of the transformers backend; 0 is greedy", ge=0.0, le=2.0
+    )
+    null_threshold: float = param(
+        0.0,
+        "Probability of 'not there' that refuses; 0 for the one calibrated with the weights",
+        ge=0.0,
+        le=1.0,
+    )
+    ambiguity: float = param(
+        0.4, "A second peak with this share of the first one's mass is AMBIGUOUS", ge=0.0, le=1.0
+    )
+    threads: int = param(1, "Threads of torch", ge=1, le=64)
+    seed: int = param(0, "Added to each request's seed", ge=0)
+    robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file")
+    base_frame: str = param("base_link", "Frame that gravity and the workspace are given in; z up")
+    table_height: float = param(
+        0.0, "Height of the support plane in the base frame", unit="m", ge=-2.0, le=2.0
+    )
+    approach_height: float = param(
+        0.10, "Height of approach and retreat above a contact", unit="m", ge=0.02, le=0.4
+    )
+    travel_height: float = param(
+        0.20, "Lowest TCP height above the table while carrying", unit="m", ge=0.05, le=0.6
+    )
+    grip_opening: float = param(
+        0.035, "Gripper opens this much wider than the thing, before the grasp", unit="m", ge=0.005, le=0.1
+    )
+    workspace_min: tuple[float, ...] = param(
+        (0.25, -0.40, -0.01), "Lowest corner of the box that waypoints stay in", unit="m"
+    )
+    workspace_max: tuple[float, ...] = param((0.80, 0.40, 0.60), "Highest corner of that box", unit="m")
+    max_reprojection: float = param(
+        12.0,
+        "Greatest distance of a contact from its anchor in the image, at 320 pixels of width",
+        unit="px",
+        ge=1.0,
+    )
+    max_condition: float = param(
+        40.0, "Greatest condition number of the arm's Jacobian at a waypoint", ge=1.0
+    )
+
+    def __post_init__(self) -> None:
+        if self.backend == "transformers" and not self.convention:
+            raise ConfigError(
+                f"convention must be set for the transformers backend; one of {list(CONVENTION_NAMES[1:])}"
+            )
+        if self.backend == "transformers" and not self.weights:
+            raise ConfigError("weights must name the checkpoint folder of the transformers backend")

@@ -1,0 +1,501 @@
+"""From an anchor in the image to where to grip and where to let go, by depth alone.
+
+Everything is worked out gravity-aligned, in the base frame (z up). Objects stand on a support plane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.transforms import Array, Transform
+from bridgevla_ros.core.types import RgbdFrame
+
+ABOVE = 0.006
+"""Metres above the support plane that make a point part of a thing, three sigma of a depth camera at 1 m."""
+
+STEP = 0.012
+"""Metres between neighbouring pixels that part two things."""
+
+PATCH = 3
+"""Pixels on each side of an anchor that are lifted together."""
+
+MIN_VALID = 0.3
+"""Share of an anchor's patch that must have depth."""
+
+MIN_GRIP = 0.020
+"""Metres above the support that the TCP keeps: the pads reach 19 mm below it."""
+
+MAX_BITE = 0.030
+"""Metres that the TCP goes below the top of a tall thing."""
+
+REACH = 0.14
+"""Metres from its middle within which a place must have its walls."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud3d:
+    """A frame as points: (H, W, 3) metres in the base frame, NaN where depth fails."""
+
+    points: Array
+    rgb: NDArray[np.uint8]
+    support: float
+
+    @classmethod
+    def of(cls, frame: RgbdFrame, T_base_camera: Transform, table_height: float) -> Cloud3d:
+        """Deproject every pixel, and find the support plane within 3 cm of where it is said to be."""
+        k = frame.intrinsics
+        depth = np.where(np.isfinite(frame.depth) & (frame.depth > 0), frame.depth, np.nan).astype(np.float64)
+        rows, columns = np.indices(depth.shape)
+        camera = np.stack([(columns - k.cx) / k.fx * depth, (rows - k.cy) / k.fy * depth, depth], -1)
+        points = T_base_camera.apply(camera)
+        z = points[..., 2]
+        near = z[np.isfinite(z) & (np.abs(z - table_height) < 0.03)]
+        support = table_height
+        if len(near) > 500:
+            counts, edges = np.histogram(near, 60, (table_height - 0.03, table_height + 0.03))
+            mode = edges[int(counts.argmax())] + 0.0005
+            support = float(np.median(near[np.abs(near - mode) < 0.004]))
+        return cls(points, frame.rgb, support)
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted:
+    """An anchor in space.
+
+    Attributes:
+        position: (3,) metres, base frame, median of the patch's nearest surface.
+        depth: Metres along the optical axis.
+        sigma: Metres.
+        valid_fraction: Share of the patch with depth.
+    """
+
+    position: Array
+    depth: float
+    sigma: float
+    valid_fraction: float
+
+
+def lift(frame: RgbdFrame, cloud: Cloud3d, pixel: Array) -> Lifted:
+    """Lift a pixel by the patch around it.
+
+    Raises:
+        BridgeError: OUT_OF_RANGE: outside the image. DEPTH_HOLE: too little depth around it.
+    """
+    height, width = frame.depth.shape
+    u, v = int(round(float(pixel[0]))), int(round(float(pixel[1])))
+    if not (0 <= u < width and 0 <= v < height):
+        raise BridgeError(
+            ErrorCode.OUT_OF_RANGE,
+            f"anchor ({float(pixel[0]):.0f}, {float(pixel[1]):.0f}) lies outside the {width}x{height} image",
+            value=float(pixel[0] if not 0 <= u < width else pixel[1]),
+            limit=float(width if not 0 <= u < width else height),
+            unit="px",
+        )
+    window = (slice(max(v - PATCH, 0), v + PATCH + 1), slice(max(u - PATCH, 0), u + PATCH + 1))
+    depth = frame.depth[window]
+    valid = np.isfinite(depth) & (depth > 0)
+    fraction = float(valid.mean())
+    if fraction < MIN_VALID:
+        raise BridgeError(
+            ErrorCode.DEPTH_HOLE,
+            f"only {100 * fraction:.0f}% of the pixels around ({u}, {v}) have depth",
+            value=fraction,
+            limit=MIN_VALID,
+            remedy="move the camera or the thing: shiny, dark and transparent surfaces have no depth",
+        )
+    values = depth[valid]
+    middle = float(np.median(values))
+    surface = valid & (np.abs(depth - middle) < STEP)
+    points = cloud.points[window][surface]
+    spread = float(1.4826 * np.median(np.abs(values - middle)))
+    return Lifted(np.median(points, 0), float(np.median(depth[surface])), max(spread, 0.002), fraction)
+
+
+def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:
+    """Pixels above the support that are joined to the anchor in space and alike in colour.
+
+    Args:
+        cloud: The frame as points.
+        pixel: (2,) u, v.
+        window: Pixels on each side that are looked at.
+
+    Returns:
+        Mask over the window, and the window.
+
+    Raises:
+        BridgeError: DEPTH_HOLE: nothing stands above the support there.
+    """
+    height, width = cloud.points.shape[:2]
+    u, v = int(round(float(pixel[0]))), int(round(float(pixel[1])))
+    roi = (
+        slice(max(v - window, 0), min(v + window + 1, height)),
+        slice(max(u - window, 0), min(u + window + 1, width)),
+    )
+    points = cloud.points[roi]
+    above = points[..., 2] > cloud.support + ABOVE
+    row, column = v - roi[0].start, u - roi[1].start
+    colour = _chroma(cloud.rgb[roi])
+    patch = (slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3))
+    seed = np.median(colour[patch].reshape(-1, 3), 0)
+    alike = np.linalg.norm(colour - seed, axis=-1) < 0.25
+    candidate = above & alike
+    # Cut where a neighbour is far: a step in space parts two things of one colour.
+    for axis in (0, 1):
+        gap = np.linalg.norm(np.diff(points, axis=axis), axis=-1) > STEP * 2
+        first = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
+        candidate[first] &= ~gap
+    labels, count = ndimage.label(candidate)
+    if count == 0:
+        raise _nothing(u, v)
+    rows, columns = np.nonzero(labels)
+    distance = np.hypot(rows - row, columns - column)
+    if labels[row, column] == 0 and distance.min() > 8:
+        raise _nothing(u, v)
+    chosen = labels[row, column] or labels[rows[distance.argmin()], columns[distance.argmin()]]
+    mask = labels == chosen
+    if mask.sum() < 12:
+        raise _nothing(u, v)
+    return mask, roi
+
+
+def _nothing(u: int, v: int) -> BridgeError:
+    return BridgeError(
+        ErrorCode.DEPTH_HOLE,
+        f"at ({u}, {v}) depth shows nothing that stands above its support",
+        value=0.0,
+        limit=ABOVE,
+        unit="m",
+        remedy="look again; a flat or shiny thing cannot be told from the table by depth",
+    )
+
+
+def _chroma(rgb: NDArray[np.uint8]) -> Array:
+    """Colour without its brightness: (..., 3); grey things keep a little of theirs."""
+    values = rgb.astype(np.float64) / 255.0
+    smooth = ndimage.uniform_filter(values, (3, 3, 0))
+    return np.asarray(smooth / (smooth.max(-1, keepdims=True) + 0.1))
+
+
+@dataclass(frozen=True, eq=False)
+class Grasp:
+    """Where to grip a thing from above. Base frame, metres.
+
+    Attributes:
+        center: (3,) TCP position.
+        finger: (2,) unit vector along which the fingers open.
+        width: Of the thing between the fingers.
+        length: Of the thing across.
+        height: Of its top above the support.
+        hang: From the TCP down to the thing's lowest point.
+        sigma: Standard deviation of the centre.
+        points: Number of points it rests on.
+    """
+
+    center: Array
+    finger: Array
+    width: float
+    length: float
+    height: float
+    hang: float
+    sigma: float
+    points: int
+
+
+def _extents(xy: Array, angle: float) -> tuple[float, float, float, float]:
+    """Robust (low, high) along ``angle`` and across it."""
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    along, across = xy @ direction, xy @ np.array([-direction[1], direction[0]])
+    a, b = np.percentile(along, (1.5, 98.5)), np.percentile(across, (1.5, 98.5))
+    return float(a[0]), float(a[1]), float(b[0]), float(b[1])
+
+
+def fit_sphere(points: Array) -> tuple[Array, float, float]:
+    """Least-squares sphere: centre, radius, root mean square residual, all metres."""
+    a = np.column_stack([2 * points, np.ones(len(points))])
+    solution, *_ = np.linalg.lstsq(a, (points**2).sum(1), rcond=None)
+    center = solution[:3]
+    radius = float(np.sqrt(max(solution[3] + center @ center, 0.0)))
+    residual = np.linalg.norm(points - center, axis=1) - radius
+    return center, radius, float(np.sqrt((residual**2).mean()))
+
+
+def _clean(points: Array) -> Array:
+    """Without stragglers: each kept point has company within 8 mm."""
+    if len(points) > 3000:
+        points = points[:: len(points) // 3000 + 1]
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree(points)
+    company = tree.query_ball_point(points, 0.008, return_length=True)
+    keep = company >= min(6, max(2, len(points) // 20))
+    return np.asarray(points[keep]) if keep.sum() >= 12 else points
+
+
+def grasp(cloud: Cloud3d, pixel: Array, T_base_tcp_home: Transform, max_width: float) -> Grasp:
+    """Grip a thing from above across its narrow side, where the fingers find room.
+
+    Args:
+        cloud: The frame as points.
+        pixel: (2,) anchor.
+        T_base_tcp_home: The nearest of the equivalent finger directions to this pose is taken.
+        max_width: Metres that the gripper opens.
+
+    Raises:
+        BridgeError: DEPTH_HOLE; OUT_OF_RANGE: wider than the gripper.
+    """
+    mask, roi = segment(cloud, pixel)
+    points = _clean(cloud.points[roi][mask])
+    top = float(np.percentile(points[:, 2], 97))
+    height = top - cloud.support
+    xy = points[:, :2]
+    angles = np.radians(np.arange(0.0, 90.0, 3.0))
+    boxes = [_extents(xy, float(a)) for a in angles]
+    areas = np.array([(b[1] - b[0]) * (b[3] - b[2]) for b in boxes])
+    best = int(areas.argmin())
+    low_a, high_a, low_b, high_b = boxes[best]
+    axis = np.array([np.cos(angles[best]), np.sin(angles[best])])
+    across = np.array([-axis[1], axis[0]])
+    middle = axis * (low_a + high_a) / 2 + across * (low_b + high_b) / 2
+    sides = (high_a - low_a, high_b - low_b)
+    ball, radius, residual = fit_sphere(points)
+    flat = (points[:, 2] > top - 0.004).mean()
+    round_ = residual < 0.0025 and 0.012 < radius < 0.05 and abs(2 * radius - height) < 0.014 and flat < 0.35
+    if round_:
+        middle, sides = ball[:2], (2 * radius, 2 * radius)
+    choices: list[tuple[float, Array, float, float]] = []
+    if round_ or float(areas.max() / areas.min()) < 1.12:  # the same from all sides
+        for a in np.radians(np.arange(0.0, 180.0, 15.0)):
+            choices.append((0.0, np.array([np.cos(a), np.sin(a)]), min(sides), max(sides)))
+    else:
+        choices.append((10.0 * sides[0], axis, sides[0], sides[1]))
+        choices.append((10.0 * sides[1], across, sides[1], sides[0]))
+    others = _others(cloud, roi, mask)
+    home = T_base_tcp_home.rotation[:2, 1]
+    home = home / max(float(np.linalg.norm(home)), 1e-9)
+    scored = []
+    for cost, direction, width, length in choices:
+        blocked = _blocked(others, middle, direction, width, max_width)
+        turn = 1.0 - abs(float(direction @ home))
+        scored.append(
+            (
+                cost + 0.02 * blocked + 0.3 * turn + (100.0 if width > max_width - 0.006 else 0.0),
+                direction,
+                width,
+                length,
+            )
+        )
+    _, finger, width, length = min(scored, key=lambda s: s[0])
+    if width > max_width - 0.006:
+        raise BridgeError(
+            ErrorCode.OUT_OF_RANGE,
+            f"the thing is {1000 * width:.0f} mm wide; the gripper takes {1000 * (max_width - 0.006):.0f} mm",
+            value=width,
+            limit=max_width - 0.006,
+            unit="m",
+            remedy="name something smaller",
+        )
+    if float(finger @ home) < 0:
+        finger = -finger
+    bottom = max(float(np.percentile(points[:, 2], 1)), cloud.support)
+    # A thing seen from above hides its lower part: it stands on the support unless its lowest visible
+    # point hangs well clear of it (then it lies on or in something).
+    floor = cloud.support if bottom - cloud.support < 0.6 * height else bottom
+    grip = floor + float(np.clip(0.55 * (top - floor), MIN_GRIP, max(MIN_GRIP, top - floor - 0.008)))
+    grip = max(grip, top - MAX_BITE)
+    sigma = float(np.hypot(0.003, 0.02 / np.sqrt(len(points))))
+    return Grasp(
+        np.array([middle[0], middle[1], grip]),
+        finger,
+        width,
+        length,
+        height,
+        grip - floor,
+        sigma,
+        len(points),
+    )
+
+
+def _others(cloud: Cloud3d, roi: tuple[slice, slice], mask: NDArray[np.bool_]) -> Array:
+    """(M, 3) points above the support in the window that are not the thing's own, nor next to them."""
+    points = cloud.points[roi]
+    away = ~ndimage.binary_dilation(mask, iterations=3)
+    return np.asarray(points[away & (points[..., 2] > cloud.support + 0.012)])
+
+
+def _blocked(others: Array, middle: Array, finger: Array, width: float, max_width: float) -> float:
+    """Points where the open fingers would go down (2 cm wide, 1.5 cm thick)."""
+    if len(others) == 0:
+        return 0.0
+    relative = others[:, :2] - middle
+    along, across = np.abs(relative @ finger), np.abs(relative @ np.array([-finger[1], finger[0]]))
+    opening = min(max_width, width + 0.03) / 2
+    return float(((along > opening - 0.004) & (along < opening + 0.022) & (across < 0.016)).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where to let go. Base frame, metres.
+
+    Attributes:
+        center: (2,) middle of the inside.
+        floor: z of what the thing will come to rest on.
+        rim: z of the walls around, ``floor`` where there are none.
+        walls: (16,) distance to the wall in directions 2 pi k / 16; ``REACH`` where none is.
+        sigma: Standard deviation of the centre.
+    """
+
+    center: Array
+    floor: float
+    rim: float
+    walls: Array
+    sigma: float
+
+
+CELL = 0.005
+DIRECTIONS = 2 * np.pi * np.arange(16) / 16
+
+
+def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
+    """Middle of the inside of a bowl, box, plate or drawer around an anchor.
+
+    From the anchor, walks over a height map in 16 directions to the walls and moves to the middle
+    between them; a flat place without walls gives the middle of its visible surface.
+    """
+    start = anchor.position
+    points = cloud.points.reshape(-1, 3)
+    near = points[np.abs(points[:, :2] - start[:2]).max(1) < 2 * REACH] if len(points) else points
+    near = near[np.isfinite(near).all(1)]
+    size = int(4 * REACH / CELL)
+    index = np.floor((near[:, :2] - start[:2] + 2 * REACH) / CELL).astype(int)
+    inside = (index >= 0).all(1) & (index < size).all(1)
+    heights = _height_map(index[inside], near[inside, 2], size)
+    disc = np.hypot(near[:, 0] - start[0], near[:, 1] - start[1]) < 0.03
+    floor = float(np.percentile(near[disc, 2], 20)) if disc.sum() > 10 else float(start[2])
+    center = start[:2].copy()
+    walls, found, rims = np.full(16, REACH), np.zeros(16, bool), []
+    for _ in range(6):
+        walls, found, rims = _walk(heights, start[:2], center, floor + 0.014)
+        if found.sum() < 9:
+            break
+        step = np.array([(walls * np.cos(DIRECTIONS)).mean(), (walls * np.sin(DIRECTIONS)).mean()])
+        center = center + 1.2 * step
+        if np.linalg.norm(step) < 0.001:
+            break
+    if found.sum() >= 9 and np.linalg.norm(center - start[:2]) < REACH:
+        return Place(center, floor, float(np.median(rims)), walls, max(anchor.sigma, 0.005))
+    return _surface(cloud, pixel, anchor)
+
+
+def _surface(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
+    """A place without walls: the middle of the smooth surface that the anchor lies on."""
+    height, width = cloud.points.shape[:2]
+    u, v = int(round(float(pixel[0]))), int(round(float(pixel[1])))
+    window = 70
+    roi = (
+        slice(max(v - window, 0), min(v + window + 1, height)),
+        slice(max(u - window, 0), min(u + window + 1, width)),
+    )
+    points = cloud.points[roi]
+    colour = _chroma(cloud.rgb[roi])
+    row, column = v - roi[0].start, u - roi[1].start
+    seed = np.median(colour[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3].reshape(-1, 3), 0)
+    alike = (np.linalg.norm(colour - seed, axis=-1) < 0.20) & (points[..., 2] > cloud.support + 0.003)
+    alike = ndimage.binary_closing(alike | (points[..., 2] > cloud.support + ABOVE), iterations=1) & alike
+    labels, _ = ndimage.label(alike)
+    mask = labels == labels[row, column] if labels[row, column] else np.zeros_like(alike)
+    mine = points[mask]
+    mine = mine[np.isfinite(mine).all(1)]
+    mine = mine[np.abs(mine[:, :2] - anchor.position[:2]).max(1) < REACH] if len(mine) else mine
+    if len(mine) < 30:
+        return Place(
+            anchor.position[:2], float(anchor.position[2]), float(anchor.position[2]), np.full(16, 0.03), 0.01
+        )
+    low_x, high_x, low_y, high_y = _extents(mine[:, :2], 0.0)
+    center = np.array([(low_x + high_x) / 2, (low_y + high_y) / 2])
+    floor = (
+        float(np.percentile(mine[np.hypot(*(mine[:, :2] - center).T) < 0.03, 2], 50))
+        if (np.hypot(*(mine[:, :2] - center).T) < 0.03).sum() > 5
+        else float(np.median(mine[:, 2]))
+    )
+    rim = float(np.percentile(mine[:, 2], 95))
+    radius = min(high_x - low_x, high_y - low_y) / 2
+    return Place(center, floor, max(rim, floor), np.full(16, radius), max(anchor.sigma, 0.005))
+
+
+def _height_map(index: NDArray[np.int64], z: Array, size: int) -> Array:
+    """(size, size) highest z of each cell with two points or more; NaN where nothing was seen."""
+    flat = index[:, 0] * size + index[:, 1]
+    order = np.lexsort((z, flat))
+    flat, z = flat[order], z[order]
+    last = np.r_[flat[1:] != flat[:-1], True] if len(flat) else np.zeros(0, bool)
+    out = np.full(size * size, np.nan)
+    out[flat[last]] = z[last]
+    counts = np.bincount(flat, minlength=size * size)
+    out[counts < 2] = np.nan
+    return out.reshape(size, size)
+
+
+def _walk(
+    heights: Array, origin: Array, center: Array, level: float
+) -> tuple[Array, NDArray[np.bool_], list[float]]:
+    """Distance to the first cell higher than ``level`` in each direction, whether there is one, its height."""
+    size = len(heights)
+    walls, found, rims = np.full(16, REACH), np.zeros(16, bool), []
+    steps = np.arange(0.012, REACH, CELL / 2)
+    for k, angle in enumerate(DIRECTIONS):
+        xy = center + steps[:, None] * np.array([np.cos(angle), np.sin(angle)])
+        cells = np.floor((xy - origin + 2 * REACH) / CELL).astype(int)
+        ok = (cells >= 0).all(1) & (cells < size).all(1)
+        cells = np.clip(cells, 0, size - 1)
+        seen = heights[cells[:, 0], cells[:, 1]]
+        high = ok & (np.nan_to_num(seen, nan=-1.0) > level)
+        if high.any():
+            first = int(high.argmax())
+            walls[k], found[k] = steps[first], True
+            rims.append(float(np.nanmax(seen[first : first + 6])))
+    return walls, found, rims
+
+
+def top_down(center: Array, finger: Array) -> Transform:
+    """T_base_tcp looking straight down: tcp z is -z, tcp y along ``finger`` (unit, horizontal)."""
+    y = np.array([finger[0], finger[1], 0.0])
+    z = np.array([0.0, 0.0, -1.0])
+    return Transform(center, np.column_stack([np.cross(y, z), y, z]))
+
+
+def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array]:
+    """TCP position and finger direction to let a gripped thing go.
+
+    The thing is turned only where it or the fingers would meet a wall; the finger tips stay above the
+    rim or the thing's own hang keeps them so.
+
+    Returns:
+        (3,) metres and (2,) unit vector, base frame.
+    """
+    base = np.arctan2(thing.finger[1], thing.finger[0])
+    best, finger = np.inf, thing.finger
+    for turn in np.radians(np.arange(-75.0, 90.0, 15.0)):
+        angle = base + turn
+        room_fingers = min(_room(where, angle), _room(where, angle + np.pi))
+        room_length = min(_room(where, angle + np.pi / 2), _room(where, angle - np.pi / 2))
+        cost = (
+            max(0.0, thing.length / 2 + 0.008 - room_length)
+            + max(0.0, open_width / 2 + 0.012 - room_fingers)
+            + 0.008 * abs(float(turn))
+        )
+        if cost < best - 1e-9:
+            best, finger = cost, np.array([np.cos(angle), np.sin(angle)])
+    z = max(where.floor + thing.hang + 0.010, where.rim + 0.012 if where.rim > where.floor + 0.012 else 0.0)
+    return np.array([where.center[0], where.center[1], max(z, where.floor + MIN_GRIP)]), finger
+
+
+def _room(where: Place, angle: float) -> float:
+    """Distance to the wall in a direction, metres."""
+    return float(
+        np.interp(angle % (2 * np.pi), np.r_[DIRECTIONS, 2 * np.pi], np.r_[where.walls, where.walls[0]])
+    )

@@ -1,0 +1,326 @@
+"""Image and instruction to a checked plan of waypoints, or to a refusal that says why."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridgevla_ros.core.camera import check_frame, project
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.transforms import Array, Transform
+from bridgevla_ros.core.types import (
+    CameraIntrinsics,
+    GripperEvent,
+    Keypoint,
+    PlanRequest,
+    RgbdFrame,
+    Role,
+    Waypoint,
+    WaypointKind,
+    WaypointPlan,
+)
+from bridgevla_ros.planner import gate
+from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
+from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.grasp import Cloud3d, Lifted, grasp, lift, place, release, top_down
+from bridgevla_ros.planner.language import normalise, split_clauses
+
+RETRY_STEP = 0.004
+"""Metres that a second and third try grasp lower."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """A waypoint in the making, base frame."""
+
+    pose: Transform
+    kind: WaypointKind
+    event: GripperEvent
+    width: float
+    anchor: int
+
+
+class Planner:
+    """One way from request and frame to plan. Not for two threads at a time."""
+
+    def __init__(
+        self, config: PlannerConfig, backend: Backend | None = None, arm: ArmModel | None = None
+    ) -> None:
+        self.config = config
+        self.backend = make_backend(config) if backend is None else backend
+        self.arm = ArmModel.load(config.robot) if arm is None else arm
+        self._home = self.arm.fk(self.arm.home)
+
+    def plan(
+        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+    ) -> WaypointPlan:
+        """Answer a request from one frame.
+
+        Args:
+            request: What is wanted; its stamp is no later than the frame's.
+            frame: Colour and depth.
+            T_base_camera: At the frame's stamp.
+            now: Seconds, for the plan's latency.
+
+        Returns:
+            A plan, or a refusal with its code; BridgeError never leaves this method.
+        """
+        clauses: tuple[str, ...] = ()
+        anchors: tuple[Keypoint, ...] = ()
+        null = 0.0
+        try:
+            clauses = split_clauses(normalise(request.instruction))
+            if not 0 <= request.step < len(clauses):
+                raise BridgeError(
+                    ErrorCode.OUT_OF_RANGE,
+                    f"step {request.step} of an instruction with {len(clauses)} steps",
+                    value=float(request.step),
+                    limit=float(len(clauses)),
+                )
+            check_frame(frame)
+            _check_depth(frame)
+            clause, seed = clauses[request.step], request.seed + self.config.seed + request.attempt
+            found = self.backend.anchors(frame, T_base_camera, clause, seed)
+            null = found.null_probability
+            cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
+            lifted = [lift(frame, cloud, a.pixel) for a in _given(found)]
+            anchors = _keypoints(found, lifted, T_base_camera)
+            if self.config.waypoint_source == "model":
+                depths = np.array([x.depth for x in lifted])
+                local = self.backend.waypoints(frame, clause, found, depths, seed)
+                stops = self._from_model(local, lifted, T_base_camera)
+            else:
+                stops = self._from_geometry(request, found, lifted, cloud)
+            waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
+            draft = gate.Draft(
+                waypoints, tuple(s.pose for s in stops), anchors, frame.intrinsics, T_base_camera
+            )
+            gate.check(draft, self.config, self.arm)
+        except BridgeError as error:
+            return self.refusal(
+                request, error, frame.stamp, frame.intrinsics, T_base_camera, clauses=clauses, anchors=anchors,
+                null_probability=null, latency=now - frame.stamp,
+            )  # fmt: skip
+        plan = WaypointPlan(
+            stamp=frame.stamp,
+            camera_frame=frame.intrinsics.frame,
+            base_frame=self.config.base_frame,
+            plan_id=f"{request.request_id}-plan",
+            task_id=request.task_id,
+            request_id=request.request_id,
+            instruction=request.instruction,
+            subgoal=clause,
+            step=request.step,
+            steps_total=len(clauses),
+            anchors=anchors,
+            waypoints=waypoints,
+            T_base_camera=T_base_camera,
+            intrinsics=frame.intrinsics,
+            model=self.backend.name,
+            model_sha256=self.backend.sha256,
+            seed=seed,
+            digest="",
+            null_probability=null,
+            latency=now - frame.stamp,
+        )
+        return dataclasses.replace(plan, digest=digest(plan))
+
+    def refusal(
+        self,
+        request: PlanRequest,
+        error: BridgeError,
+        stamp: float,
+        intrinsics: CameraIntrinsics,
+        T_base_camera: Transform,
+        *,
+        clauses: tuple[str, ...] = (),
+        anchors: tuple[Keypoint, ...] = (),
+        null_probability: float = 0.0,
+        latency: float = 0.0,
+    ) -> WaypointPlan:
+        """The answer to a request that cannot be planned; carries value, limit and remedy in its message."""
+        inside = 0 <= request.step < len(clauses)
+        return WaypointPlan(
+            stamp=stamp,
+            camera_frame=intrinsics.frame,
+            base_frame=self.config.base_frame,
+            plan_id=f"{request.request_id}-refused",
+            task_id=request.task_id,
+            request_id=request.request_id,
+            instruction=request.instruction[:2000],
+            subgoal=clauses[request.step] if inside else "",
+            step=request.step,
+            steps_total=len(clauses),
+            anchors=anchors,
+            waypoints=(),
+            T_base_camera=T_base_camera,
+            intrinsics=intrinsics,
+            model=self.backend.name,
+            model_sha256=self.backend.sha256,
+            seed=request.seed,
+            digest="",
+            null_probability=null_probability,
+            code=error.code,
+            message=describe(error),
+            candidates=error.candidates,
+            latency=latency,
+        )
+
+    def _from_geometry(
+        self, request: PlanRequest, found: Anchors, lifted: list[Lifted], cloud: Cloud3d
+    ) -> tuple[Stop, ...]:
+        """Grip at the source, carry, let go at the destination, all from above."""
+        config = self.config
+        thing = grasp(cloud, found.source.pixel, self._home, self.arm.gripper_max_width)
+        lower = min(request.attempt * RETRY_STEP, max(0.0, thing.hang - 0.016))
+        center = thing.center - np.array([0.0, 0.0, lower])
+        opening = min(self.arm.gripper_max_width, thing.width + config.grip_opening)
+        up = max(config.travel_height + config.table_height, cloud.support + thing.hang + 0.12)
+        up = max(up, center[2] + config.approach_height)
+        none = GripperEvent.NONE
+
+        def at(xyz: Array, z: float, finger: Array) -> Transform:
+            return top_down(np.array([xyz[0], xyz[1], z]), finger)
+
+        stops = [
+            Stop(
+                at(center, center[2] + config.approach_height, thing.finger),
+                WaypointKind.APPROACH,
+                GripperEvent.OPEN,
+                opening,
+                0,
+            ),
+            Stop(at(center, center[2], thing.finger), WaypointKind.CONTACT, GripperEvent.CLOSE, 0.0, 0),
+            Stop(at(center, up, thing.finger), WaypointKind.RETREAT, none, 0.0, 0),
+        ]
+        if found.destination is not None:
+            where = place(cloud, found.destination.pixel, lifted[1])
+            let_go = min(self.arm.gripper_max_width, thing.width + 0.025)
+            goal, finger = release(thing, where, let_go)
+            over = max(up, goal[2] + config.approach_height)
+            stops += [
+                Stop(at(goal, over, finger), WaypointKind.APPROACH, none, 0.0, 1),
+                Stop(at(goal, goal[2], finger), WaypointKind.CONTACT, GripperEvent.OPEN, let_go, 1),
+                Stop(at(goal, over, finger), WaypointKind.RETREAT, none, let_go, 1),
+            ]
+        return tuple(stops)
+
+    def _from_model(
+        self, local: list[LocalWaypoint], lifted: list[Lifted], T_base_camera: Transform
+    ) -> tuple[Stop, ...]:
+        """Offsets of the second turn, from the gravity-aligned, camera-yaw frame to the base frame."""
+        yaw = camera_yaw(T_base_camera)
+        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0.0], [np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]])
+        stops, width = [], self.arm.gripper_max_width
+        for waypoint in local:
+            if not 0 <= waypoint.anchor < len(lifted):
+                raise BridgeError(
+                    ErrorCode.PARSE,
+                    f"a waypoint refers to anchor {waypoint.anchor}; there are {len(lifted)}",
+                    value=float(waypoint.anchor),
+                    limit=float(len(lifted)),
+                )
+            angle = yaw + waypoint.yaw + np.pi / 2
+            finger = np.array([np.cos(angle), np.sin(angle)])
+            if float(finger @ self._home.rotation[:2, 1]) < 0:
+                finger = -finger  # the two fingers are alike
+            position = lifted[waypoint.anchor].position + turn @ np.asarray(waypoint.offset, np.float64)
+            if waypoint.event != GripperEvent.NONE:
+                width = self.arm.gripper_max_width if waypoint.event == GripperEvent.OPEN else 0.0
+            stops.append(
+                Stop(top_down(position, finger), waypoint.kind, waypoint.event, width, waypoint.anchor)
+            )
+        return tuple(stops)
+
+
+def camera_yaw(T_base_camera: Transform) -> float:
+    """Heading of the camera's view on the ground, rad about base z; of its image's top when it looks straight down."""
+    forward = T_base_camera.rotation[:2, 2]
+    if float(np.linalg.norm(forward)) < 0.05:
+        forward = -T_base_camera.rotation[:2, 1]
+    return float(np.arctan2(forward[1], forward[0]))
+
+
+def describe(error: BridgeError) -> str:
+    """One line: what is wrong, value and limit, what to do."""
+    text = error.message
+    if np.isfinite(error.value) and np.isfinite(error.limit):
+        unit = f" {error.unit}" if error.unit else ""
+        text += f" (value {error.value:.4g}{unit}, limit {error.limit:.4g}{unit})"
+    return f"{text}; {error.remedy}" if error.remedy else text
+
+
+def digest(plan: WaypointPlan) -> str:
+    """SHA-256 over what moves the arm: task, step, and each pose (base frame, micrometres), event and width."""
+    hashed = hashlib.sha256(f"{plan.task_id}\n{plan.step}\n{plan.base_frame}\n{plan.subgoal}\n".encode())
+    for waypoint in plan.waypoints:
+        pose = plan.T_base_camera @ waypoint.T_camera_tcp
+        numbers = np.round(
+            np.concatenate([pose.translation, pose.rotation.ravel(), [waypoint.gripper_width]]), 6
+        )
+        hashed.update((numbers + 0.0).astype("<f8").tobytes())
+        hashed.update(struct.pack("<BB?", waypoint.kind, waypoint.gripper_event, waypoint.orientation_valid))
+    return hashed.hexdigest()
+
+
+def _check_depth(frame: RgbdFrame) -> None:
+    valid = float((np.isfinite(frame.depth) & (frame.depth > 0)).mean())
+    if valid < 0.05:
+        raise BridgeError(
+            ErrorCode.DEPTH_HOLE,
+            f"only {100 * valid:.1f}% of the depth image is valid",
+            value=valid,
+            limit=0.05,
+            remedy="check the depth camera",
+        )
+
+
+def _given(found: Anchors) -> list[Anchor]:
+    return [found.source] if found.destination is None else [found.source, found.destination]
+
+
+def _keypoints(found: Anchors, lifted: list[Lifted], T_base_camera: Transform) -> tuple[Keypoint, ...]:
+    T_camera_base = T_base_camera.inverse()
+    return tuple(
+        Keypoint(
+            role=Role(i),
+            label=anchor.label,
+            pixel=np.asarray(anchor.pixel, np.float64),
+            depth=point.depth,
+            position_camera=T_camera_base.apply(point.position),
+            sigma=point.sigma,
+            confidence=anchor.confidence,
+        )
+        for i, (anchor, point) in enumerate(zip(_given(found), lifted, strict=True))
+    )
+
+
+def _waypoints(
+    stops: tuple[Stop, ...],
+    anchors: tuple[Keypoint, ...],
+    intrinsics: CameraIntrinsics,
+    T_base_camera: Transform,
+) -> tuple[Waypoint, ...]:
+    T_camera_base = T_base_camera.inverse()
+    out = []
+    for stop in stops:
+        pose = T_camera_base @ stop.pose
+        pixel = project(pose.translation[None], intrinsics)[0]
+        out.append(
+            Waypoint(
+                T_camera_tcp=pose,
+                kind=stop.kind,
+                gripper_event=stop.event,
+                gripper_width=stop.width,
+                pixel=pixel,
+                depth=float(pose.translation[2]),
+                confidence=anchors[stop.anchor].confidence,
+                position_sigma=max(anchors[stop.anchor].sigma, 0.003),
+            )
+        )
+    return tuple(out)
