@@ -362,7 +362,11 @@ class TaskMachine:
         if advance > self._advanced + 1e-4:
             self._advanced, self._advanced_at = advance, now
         events = self._guidance.events if self._guidance else ()
-        if 0 < progress.events_done <= len(events) and events[progress.events_done - 1] == GripperEvent.CLOSE:
+        closed = (
+            0 < progress.events_done <= len(events) and events[progress.events_done - 1] == GripperEvent.CLOSE
+        )
+        # On the way only: while the next event opens the gripper, its width is no longer that of the thing.
+        if closed and progress.state != StreamerState.GRIPPING:
             self._carried = progress.gripper_width
         self._set(now, progress=progress.progress, speed_scale=progress.speed_scale)
 
