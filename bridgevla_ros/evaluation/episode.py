@@ -1,0 +1,216 @@
+"""One episode of a suite: scene from the seed, instruction in other words, the graph's cores, the judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from bridgevla_ros.core.errors import ErrorCode
+from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.streamer import Streamer
+from bridgevla_ros.core.streamer_config import StreamerConfig
+from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
+from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.types import RgbdFrame, WaypointPlan
+from bridgevla_ros.evaluation import wording
+from bridgevla_ros.evaluation.rollout import EpisodeTrace, FrameFilter, Graph, PlanFilter
+from bridgevla_ros.evaluation.suites import EpisodeResult, EpisodeSpec
+from bridgevla_ros.evaluation.truth import TruthBackend
+from bridgevla_ros.expert.config import ExpertConfig
+from bridgevla_ros.expert.policy import make_policy
+from bridgevla_ros.perception.config import CropperConfig
+from bridgevla_ros.perception.cropper import Cropper
+from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.planner import Planner
+from bridgevla_ros.simulation.config import SimConfig
+from bridgevla_ros.simulation.goals import Goal
+from bridgevla_ros.simulation.judge import judge
+from bridgevla_ros.simulation.tasks import sample_scene, task_pairs
+from bridgevla_ros.simulation.world import World
+
+
+@lru_cache(maxsize=1)
+def _arm() -> ArmModel:
+    return ArmModel.load()
+
+
+@lru_cache(maxsize=1)
+def _embedded() -> Planner:
+    return Planner(PlannerConfig(), arm=_arm())
+
+
+@lru_cache(maxsize=1)
+def _world() -> World:
+    return World(SimConfig())
+
+
+STILL = 0.005
+"""Metres of TCP travel below which nothing moved (encoders and servo ripple)."""
+
+
+class PlanNoise:
+    """A planner's error, drawn once and added to each plan alike.
+
+    Args:
+        metres: Standard deviation along each axis of the camera frame.
+        degrees: Standard deviation about the vertical.
+        rng: Drawn from once.
+    """
+
+    def __init__(self, metres: float, degrees: float, rng: np.random.Generator) -> None:
+        self.shift_camera = rng.normal(0.0, metres, 3)
+        self.yaw = float(np.radians(rng.normal(0.0, degrees)))
+
+    def __call__(self, plan: WaypointPlan) -> WaypointPlan:
+        T_base_camera = plan.T_base_camera
+        turn = Rotation.from_rotvec([0.0, 0.0, self.yaw]).as_matrix()
+        moved = []
+        for waypoint in plan.waypoints:
+            T_base_tcp = T_base_camera @ waypoint.T_camera_tcp
+            turned = Transform(T_base_tcp.translation, turn @ T_base_tcp.rotation)
+            T_camera_tcp = T_base_camera.inverse() @ turned
+            shifted = Transform(T_camera_tcp.translation + self.shift_camera, T_camera_tcp.rotation)
+            moved.append(dataclasses.replace(waypoint, T_camera_tcp=shifted))
+        return dataclasses.replace(plan, waypoints=tuple(moved))
+
+
+class DepthNoise:
+    """Noise on each depth pixel, beside the sensor's own faults."""
+
+    def __init__(self, metres: float, rng: np.random.Generator) -> None:
+        self.metres, self.rng = metres, rng
+
+    def __call__(self, frame: RgbdFrame) -> RgbdFrame:
+        noise = self.rng.normal(0.0, self.metres, frame.depth.shape).astype(np.float32)
+        return dataclasses.replace(frame, depth=frame.depth + noise)
+
+
+def black(frame: RgbdFrame) -> RgbdFrame:
+    """The lens cap is on: no colour; depth still measures."""
+    return dataclasses.replace(frame, rgb=np.zeros_like(frame.rgb))
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A task in a scene.
+
+    Attributes:
+        source, destination: Names of the things, truth.
+        instruction: What the operator says.
+    """
+
+    source: str
+    destination: str
+    instruction: str
+
+
+def draw_episode(spec: EpisodeSpec, world: World) -> Episode:
+    """Load the scene of the seed and draw a task in it; variant k names the k-th other source.
+
+    A scene without enough tasks is passed over for the next one of the same seed.
+    """
+    for attempt in itertools.count():
+        scene = sample_scene(spec.seed + 1_000_000_000 * attempt)
+        rng = np.random.default_rng([spec.seed, attempt, 0xE7])
+        by_source: dict[str, list[str]] = {}
+        for source, destination in task_pairs(scene):
+            by_source.setdefault(source, []).append(destination)
+        if len(by_source) <= (1 if spec.suite == "named" else 0):
+            continue
+        world.load(scene)
+        order = [str(name) for name in rng.permutation(sorted(by_source))]
+        source = order[spec.variant]
+        destination = str(rng.choice(by_source[source]))
+        words = wording.instruct(rng, world.scene.object(source), world.scene.object(destination))
+        return Episode(source, destination, words)
+    raise AssertionError("unreachable")
+
+
+def make_graph(spec: EpisodeSpec, world: World, episode: Episode, *, keep_frames: bool = False) -> Graph:
+    """The graph's cores for one episode; learned parts are loaded once a process."""
+    arm = _arm()
+    if spec.planner == "truth":
+        planner = Planner(
+            PlannerConfig(), backend=TruthBackend(world, episode.source, episode.destination), arm=arm
+        )
+    else:
+        planner = _embedded()
+    noise = np.random.default_rng([spec.seed, spec.variant, 0x401])
+    plan_filter: PlanFilter | None = (
+        PlanNoise(*spec.guidance_noise, noise) if any(spec.guidance_noise) else None
+    )
+    frame_filter: FrameFilter | None = DepthNoise(spec.depth_noise, noise) if spec.depth_noise else None
+    if spec.suite == "black":
+        frame_filter = black
+    return Graph(
+        world,
+        arm,
+        planner,
+        Cropper(CropperConfig(), arm),
+        TrajectoryGenerator(TrajectoryConfig()),
+        make_policy(ExpertConfig(policy=spec.policy), arm),
+        Streamer(StreamerConfig(), arm),
+        TaskMachine(TaskConfig(), seed=spec.seed),
+        frame_filter=frame_filter,
+        plan_filter=plan_filter,
+        keep_frames=keep_frames,
+        seed=spec.seed,
+    )
+
+
+def run_episode(spec: EpisodeSpec) -> EpisodeResult:
+    """Run one episode and judge it by the simulator's truth."""
+    world = _world()
+    episode = draw_episode(spec, world)
+    trace = make_graph(spec, world, episode).run(episode.instruction)
+    return judge_episode(spec, world, episode, trace)
+
+
+def judge_episode(spec: EpisodeSpec, world: World, episode: Episode, trace: EpisodeTrace) -> EpisodeResult:
+    """Compare what happened with what was asked."""
+    goal = (Goal("placed", episode.source, episode.destination),)
+    outcome = judge(world, goal, episode.instruction)
+    status = trace.final
+    assert status is not None
+    others = [name for name in outcome.moved if name not in (episode.source, episode.destination)]
+    cause = ""
+    if spec.suite == "black":
+        travelled = max(float(np.linalg.norm(p - trace.tcp_path[0])) for p in trace.tcp_path)
+        success = travelled < STILL and not outcome.moved
+        cause = "" if success else "MOVED"
+    elif spec.suite == "named":
+        success = episode.source in outcome.moved and not others
+    else:
+        success = outcome.done
+    if not success and not cause:
+        if status.code is not ErrorCode.NONE:
+            cause = status.code.name
+        elif others and episode.source not in outcome.moved:
+            cause = "WRONG_OBJECT"
+        else:
+            cause = "NOT_AT_PLACE" if outcome.moved else "NOTHING_MOVED"
+    return EpisodeResult(
+        suite=spec.suite,
+        seed=spec.seed,
+        variant=spec.variant,
+        policy=spec.policy,
+        planner=spec.planner,
+        instruction=episode.instruction,
+        source=episode.source,
+        destination=episode.destination,
+        success=success,
+        cause=cause,
+        code=status.code.name,
+        message=status.message,
+        moved=outcome.moved,
+        relations=outcome.relations,
+        plans=len(trace.plans),
+        sim_seconds=round(trace.sim_seconds, 3),
+        wall_seconds=round(trace.wall_seconds, 3),
+    )

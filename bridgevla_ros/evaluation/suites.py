@@ -1,0 +1,141 @@
+"""What is evaluated: suites of seeded episodes, run on all cores, counted with intervals."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bridgevla_ros.evaluation.stats import wilson_interval
+
+SUITES = {
+    "main": "one pick-and-place a seed: objects, colours, places, wordings and camera drawn at random",
+    "named": "each scene twice, another object named each time: that one must move",
+    "black": "the camera shows black: nothing may move",
+}
+
+
+@dataclass(frozen=True)
+class EpisodeSpec:
+    """One episode to run; plain data, so that it can cross to a worker process.
+
+    Attributes:
+        suite: Name of the suite.
+        seed: Scene and task are drawn from it.
+        variant: Which task of the scene (suite ``named``).
+        policy: expert, ik or snap.
+        planner: Planner backend.
+        guidance_noise: (metres, degrees), standard deviations of an error added once to each plan.
+        depth_noise: Metres, standard deviation of noise added to each depth pixel.
+    """
+
+    suite: str
+    seed: int
+    variant: int = 0
+    policy: str = "expert"
+    planner: str = "embedded"
+    guidance_noise: tuple[float, float] = (0.0, 0.0)
+    depth_noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """What came of an episode.
+
+    Attributes:
+        success: The simulator's judgement (suite black: nothing moved).
+        cause: "" for success; else the task's error code, or what went wrong though the task
+            believed that it was done (WRONG_OBJECT, NOT_AT_PLACE, NOTHING_MOVED, MOVED).
+        code: The task's final error code.
+        moved: Objects that ended more than 3 cm from where they began.
+    """
+
+    suite: str
+    seed: int
+    variant: int
+    policy: str
+    planner: str
+    instruction: str
+    source: str
+    destination: str
+    success: bool
+    cause: str
+    code: str
+    message: str
+    moved: tuple[str, ...]
+    relations: tuple[str, ...]
+    plans: int
+    sim_seconds: float
+    wall_seconds: float
+
+
+def specs_for(suite: str, seed: int, episodes: int, **settings: Any) -> list[EpisodeSpec]:
+    """Episodes of a suite, seeds ``seed`` to ``seed + episodes - 1``.
+
+    Raises:
+        ValueError: No such suite.
+    """
+    if suite not in SUITES:
+        raise ValueError(f"suite {suite!r}; expected one of {sorted(SUITES)}")
+    variants = (0, 1) if suite == "named" else (0,)
+    return [EpisodeSpec(suite, seed + i, v, **settings) for i in range(episodes) for v in variants]
+
+
+def run_specs(specs: list[EpisodeSpec], workers: int) -> Iterator[EpisodeResult]:
+    """Yield results as they come, from ``workers`` processes of one thread each."""
+    if workers == 1:
+        from bridgevla_ros.evaluation.episode import run_episode
+
+        yield from map(run_episode, specs)
+        return
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers) as pool:
+        from bridgevla_ros.evaluation.episode import run_episode
+
+        yield from pool.imap_unordered(run_episode, specs)
+
+
+def summarise(results: list[EpisodeResult], wall_seconds: float) -> dict[str, Any]:
+    """The JSON of a suite: one policy, one planner.
+
+    Returns:
+        success_rate, ci95, episodes, failures (by cause), policy, planner, seeds, seconds and
+        every episode.
+    """
+    ordered = sorted(results, key=lambda r: (r.seed, r.variant))
+    wins = sum(r.success for r in ordered)
+    causes = Counter(r.cause for r in ordered if not r.success)
+    return {
+        "suite": ordered[0].suite,
+        "policy": ordered[0].policy,
+        "planner": ordered[0].planner,
+        "success_rate": wins / len(ordered),
+        "ci95": list(wilson_interval(wins, len(ordered))),
+        "episodes": len(ordered),
+        "failures": dict(causes.most_common()),
+        "seeds": sorted({r.seed for r in ordered}),
+        "seconds": wall_seconds,
+        "sim_seconds_median": float(np.median([r.sim_seconds for r in ordered])),
+        "details": [asdict(r) for r in ordered],
+    }
+
+
+def run_suite(
+    suite: str, seed: int, episodes: int, workers: int, progress: Any = None, **settings: Any
+) -> dict[str, Any]:
+    """Run one row of a table; ``progress`` is called with each result."""
+    started = time.monotonic()
+    results = []
+    for result in run_specs(specs_for(suite, seed, episodes, **settings), workers):
+        results.append(result)
+        if progress is not None:
+            progress(result)
+    return summarise(results, time.monotonic() - started)
