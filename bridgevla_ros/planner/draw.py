@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.transforms import Array
-from bridgevla_ros.core.types import Guidance, GripperEvent, Role, WaypointPlan
+from bridgevla_ros.core.types import GripperEvent, Guidance, Role, WaypointPlan
 
 _COLOURS = {Role.SOURCE: (255, 210, 0), Role.DESTINATION: (0, 220, 255)}
 _EVENTS = {
@@ -90,5 +90,7 @@ def _write(
     colour: tuple[int, int, int] = (255, 255, 255),
 ) -> None:
     plain = text.encode("ascii", "replace").decode()
-    cv2.putText(image, plain, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+    for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, 1), (-1, 1), (1, -1)):
+        shadow = (at[0] + dx, at[1] + dy)
+        cv2.putText(image, plain, shadow, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
     cv2.putText(image, plain, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

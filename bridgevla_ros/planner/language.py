@@ -161,10 +161,7 @@ _SPLIT = re.compile(
     r"|[.;]\s+(?:and\s+)?(?=\w)",
     re.IGNORECASE,
 )
-_VERBS = (
-    "put place drop move set lay pick grab take get fetch bring transfer carry lift grasp toss load stack deliver "
-    "store insert stow throw push slide position deposit relocate shift pop leave open close shut"
-).split()
+_VERBS = ["put", "place", "drop", "move", "set", "lay", "pick", "grab", "take", "get", "fetch", "bring", "transfer", "carry", "lift", "grasp", "toss", "load", "stack", "deliver", "store", "insert", "stow", "throw", "push", "slide", "position", "deposit", "relocate", "shift", "pop", "leave", "open", "close", "shut"]
 _AND_VERB = re.compile(r"(?:,\s*|\s+)and\s+(?=(?:" + "|".join(_VERBS) + r")\b)", re.IGNORECASE)
 
 

@@ -1,0 +1,289 @@
+"""Suite ``grounding``: does each anchor lie on the thing that was named? Truth is the simulator's segmentation."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bridgevla_ros.core import resources
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.planner.backends import Backend, make_backend
+from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.language import COLOURS, THINGS, Concept, normalise
+from bridgevla_ros.simulation.scene import ObjectSpec, SceneSpec
+from bridgevla_ros.simulation.tasks import sample_scene
+from bridgevla_ros.simulation.world import World
+
+DEFAULT_WORDINGS = "wordings/heldout.txt"
+DEFAULT_SEED = 5000
+DEFAULT_EPISODES = 300
+
+MIN_PIXELS = 20
+"""Fewest visible pixels of a thing that is asked for."""
+
+DETERMINERS = {"the", "a", "an", "that", "this", "my", "your", "one"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the suite."""
+    parser.add_argument(
+        "--wordings", type=Path, default=None, help="one template a line: {object} and perhaps {place}"
+    )
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="first scene seed")
+    parser.add_argument("--episodes", type=int, default=DEFAULT_EPISODES, help="scenes, one instruction each")
+    parser.add_argument("--planner", default="embedded", help="backend")
+    parser.add_argument("--words", choices=("canonical", "synonyms", "heldout"), default="synonyms",
+                        help="words for colours and things: the lexicon's first, any trained, or never trained")  # fmt: skip
+    parser.add_argument("--json", type=Path, default=None, help="write the figures here")
+
+
+def read_wordings(path: Path) -> list[str]:
+    """Templates of a file.
+
+    Raises:
+        ValueError: None, one without {object}, or one with another brace.
+    """
+    templates = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        rest = text.replace("{object}", "").replace("{place}", "")
+        if "{object}" not in text or "{" in rest or "}" in rest:
+            raise ValueError(
+                f"{path}:{number}: {text!r} must hold {{object}}, may hold {{place}}, and no other brace"
+            )
+        templates.append(text)
+    if not templates:
+        raise ValueError(f"{path} holds no template")
+    return templates
+
+
+def fill(template: str, thing: str, place: str) -> str:
+    """Put words into a template, with "the" unless a determiner stands there already."""
+    text = template
+    for key, words in (("{object}", thing), ("{place}", place)):
+        while key in text:
+            head, tail = text.split(key, 1)
+            before = head.split()[-1].casefold() if head.split() else ""
+            article = "" if before in DETERMINERS else "the "
+            text = head + article + words + tail
+    return text
+
+
+def words_for(thing: ObjectSpec, rng: np.random.Generator, which: str) -> str:
+    """Colour and kind of a thing in words."""
+    colour = next(c for c in COLOURS if c.name == thing.colour)
+    kind = next(t for t in THINGS if t.name == thing.kind)
+    return f"{_word(colour, rng, which)} {_word(kind, rng, which)}"
+
+
+def _word(concept: Concept, rng: np.random.Generator, which: str) -> str:
+    if which == "canonical" or (which == "synonyms" and rng.random() < 0.5):
+        return concept.name
+    pool = concept.heldout if which == "heldout" and concept.heldout else concept.words
+    return str(rng.choice(pool))
+
+
+@dataclass
+class Tally:
+    """Counts of one kind of question."""
+
+    asked: int = 0
+    right: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Share right."""
+        return self.right / self.asked if self.asked else float("nan")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Objects (1-based, as in the segmentation) under the anchors; or the code of a refusal."""
+
+    objects: tuple[int, ...]
+    code: ErrorCode
+
+
+def ask(
+    backend: Backend, frame: RgbdFrame, world: World, segmentation: NDArray[np.int32], instruction: str
+) -> Answer:
+    """First turn of the planner, judged by segmentation."""
+    try:
+        anchors = backend.anchors(frame, world.T_base_camera, normalise(instruction), 0)
+    except BridgeError as error:
+        return Answer((), error.code)
+    found = [anchors.source] if anchors.destination is None else [anchors.source, anchors.destination]
+    height, width = segmentation.shape
+    under = []
+    for anchor in found:
+        u = int(np.clip(round(float(anchor.pixel[0])), 0, width - 1))
+        v = int(np.clip(round(float(anchor.pixel[1])), 0, height - 1))
+        under.append(int(segmentation[v, u]))
+    return Answer(tuple(under), ErrorCode.NONE)
+
+
+def absent_pair(scene: SceneSpec, rng: np.random.Generator) -> str | None:
+    """A movable thing that is not there although its colour and its kind are; None where all pairs are."""
+    there = {(o.colour, o.kind) for o in scene.objects}
+    pairs = sorted({(a.colour, b.kind) for a in scene.objects for b in scene.objects if b.movable} - there)
+    if not pairs:
+        return None
+    colour, kind = pairs[int(rng.integers(len(pairs)))]
+    return f"{colour} {kind}"
+
+
+def run_grounding(args: argparse.Namespace, backend: Backend | None = None) -> dict[str, Any]:
+    """Ask one instruction a scene, and beside it an absent thing and the two roles swapped.
+
+    Returns:
+        ``success_rate`` (every anchor on its right thing), ``ci95``, ``episodes``, ``failures`` by code,
+        ``false_refusals``, ``absent_refused``, ``role_swap`` (both orders right), by-template shares.
+    """
+    path = args.wordings or resources.find_config(DEFAULT_WORDINGS)
+    templates = read_wordings(Path(path))
+    if args.episodes < 1:
+        raise ValueError(f"--episodes is {args.episodes}; it must be 1 or more")
+    which = getattr(args, "words", "synonyms")
+    planner = make_backend(PlannerConfig(backend=args.planner)) if backend is None else backend
+    started = time.monotonic()
+    main, absent, swap = Tally(), Tally(), Tally()
+    families: dict[str, Tally] = {t: Tally() for t in templates}
+    misses: list[dict[str, Any]] = []
+    seconds: list[float] = []
+    world: World | None = None
+    columns = (
+        TextColumn("grounding"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=args.episodes)
+        for episode in range(args.episodes):
+            seed = args.seed + episode
+            rng = np.random.default_rng([seed, 0x6A0])
+            scene = sample_scene(seed)
+            if world is None:
+                world = World(scene=scene)
+            else:
+                world.load(scene)
+            frame, segmentation = world.render(), world.render_segmentation()
+            pixels = np.bincount(np.maximum(segmentation, 0).ravel(), minlength=len(scene.objects) + 1)
+            seen = [i for i in range(len(scene.objects)) if pixels[i + 1] >= MIN_PIXELS]
+            things = [i for i in seen if scene.objects[i].movable]
+            places = [i for i in seen if not scene.objects[i].movable]
+            bar.update(task, advance=1, description=f"{100 * main.rate:.1f}%" if main.asked else "")
+            if not things or not places:
+                continue
+            source, goal = int(rng.choice(things)), int(rng.choice(places))
+            template = templates[episode % len(templates)]
+            instruction = fill(
+                template,
+                words_for(scene.objects[source], rng, which),
+                words_for(scene.objects[goal], rng, which),
+            )
+            wanted = (source + 1, goal + 1) if "{place}" in template else (source + 1,)
+            begin = time.monotonic()
+            answer = ask(planner, frame, world, segmentation, instruction)
+            seconds.append(time.monotonic() - begin)
+            _count(main, answer, wanted)
+            _count(families[template], answer, wanted)
+            if answer.objects != wanted:
+                misses.append(_miss(seed, instruction, scene, answer, wanted))
+            if (missing := absent_pair(scene, rng)) is not None:
+                refused = ask(
+                    planner, frame, world, segmentation, fill(template, missing, scene.objects[goal].name)
+                )
+                absent.asked += 1
+                absent.right += refused.code != ErrorCode.NONE
+            a, b = scene.objects[source].name, scene.objects[goal].name
+            orders = [
+                ask(planner, frame, world, segmentation, text).objects
+                for text in (f"put the {a} on the {b}", f"put the {b} on the {a}")
+            ]
+            swap.asked += 1
+            swap.right += orders == [(source + 1, goal + 1), (goal + 1, source + 1)]
+    if world is not None:
+        world.close()
+    return {
+        "suite": "grounding",
+        "planner": planner.name,
+        "model_sha256": planner.sha256,
+        "wordings": Path(path).name,
+        "words": which,
+        "success_rate": main.rate,
+        "ci95": list(wilson_interval(main.right, main.asked)),
+        "episodes": main.asked,
+        "failures": dict(main.refused) | ({"WRONG_OBJECT": main.wrong} if main.wrong else {}),
+        "false_refusals": sum(main.refused.values()) / main.asked if main.asked else float("nan"),
+        "absent_refused": absent.rate,
+        "absent_asked": absent.asked,
+        "role_swap": swap.rate,
+        "by_template": {t: [c.right, c.asked] for t, c in families.items() if c.asked},
+        "seeds": [args.seed, args.seed + args.episodes - 1],
+        "seconds": round(time.monotonic() - started, 1),
+        "seconds_per_answer_median": round(float(np.median(seconds)), 4) if seconds else float("nan"),
+        "misses": misses[:50],
+    }
+
+
+def _count(tally: Tally, answer: Answer, wanted: tuple[int, ...]) -> None:
+    tally.asked += 1
+    if answer.code != ErrorCode.NONE:
+        tally.refused[answer.code.name] += 1
+    elif answer.objects == wanted:
+        tally.right += 1
+    else:
+        tally.wrong += 1
+
+
+def _miss(
+    seed: int, instruction: str, scene: SceneSpec, answer: Answer, wanted: tuple[int, ...]
+) -> dict[str, Any]:
+    def names(ids: tuple[int, ...]) -> list[str]:
+        return [scene.objects[i - 1].name if i > 0 else ("robot" if i < 0 else "table") for i in ids]
+
+    return {
+        "seed": seed,
+        "instruction": instruction,
+        "wanted": names(wanted),
+        "answered": names(answer.objects) or answer.code.name,
+        "scene": [o.name for o in scene.objects],
+    }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the suite, print the figures; 0 when it ran, 2 for a bad option."""
+    try:
+        result = run_grounding(args)
+    except (ValueError, FileNotFoundError) as error:
+        print(error)
+        return 2
+    low, high = result["ci95"]
+    print(
+        f"grounding: {100 * result['success_rate']:.1f}% right ({100 * low:.1f}..{100 * high:.1f}) of "
+        f"{result['episodes']}; false refusals {100 * result['false_refusals']:.1f}%, absent refused "
+        f"{100 * result['absent_refused']:.1f}%, role-swapped pairs {100 * result['role_swap']:.1f}%; "
+        f"failures {result['failures']}; {result['seconds']} s"
+    )
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"figures: {args.json}")
+    return 0
