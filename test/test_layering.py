@@ -36,7 +36,7 @@ def modules(package: str, blocked: tuple[str, ...]) -> int:
     """Import every module of a package with others blocked; returns how many there were."""
     program = PROGRAM.format(package=package, blocked=blocked)
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     return int(ran.stdout.split()[-1])
@@ -64,7 +64,7 @@ def test_the_arms_process_loads_no_learning() -> None:
         "print([m for m in ('torch', 'onnxruntime', 'transformers', 'mujoco') if m in sys.modules])"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=280
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     assert ran.stdout.strip() == "[]"
