@@ -9,7 +9,9 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from bridgevla.msg import PlanRequest as PlanRequestMsg
 from bridgevla.msg import WaypointPlan as WaypointPlanMsg
@@ -81,9 +83,9 @@ class PlannerNode(ManagedNode):
         self._image = self.create_publisher(Image, "plan/image", qos.LATCHED)
         self._inputs = [
             self.create_subscription(PlanRequestMsg, "plan_request", self._on_request, qos.LATCHED),
-            self.create_subscription(Image, "camera/color/image_raw", self._rgb.append, qos.SENSOR),
-            self.create_subscription(Image, "camera/depth/image_raw", self._depth.append, qos.SENSOR),
-            self.create_subscription(CameraInfo, "camera/color/camera_info", self._info.append, qos.SENSOR),
+            self.create_subscription(Image, "camera/color/image_raw", _keep(self._rgb), qos.SENSOR),
+            self.create_subscription(Image, "camera/depth/image_raw", _keep(self._depth), qos.SENSOR),
+            self.create_subscription(CameraInfo, "camera/color/camera_info", _keep(self._info), qos.SENSOR),
         ]
         self._timer = self.create_timer(0.02, self._serve)
         self._worker = threading.Thread(target=self._work, name="planner", daemon=True)
@@ -213,6 +215,15 @@ class PlannerNode(ManagedNode):
             plan.message or f"plan {plan.plan_id}",
             {"model": plan.model, "latency_s": plan.latency, "null_probability": plan.null_probability},
         )
+
+
+def _keep(messages: deque[Any]) -> Callable[[Any], None]:
+    """A callback that keeps messages; rclpy takes no built-in method."""
+
+    def keep(msg: Any) -> None:
+        messages.append(msg)
+
+    return keep
 
 
 def _nearest(
