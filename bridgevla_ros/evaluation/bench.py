@@ -186,9 +186,17 @@ def bench_arm(repeats: int) -> list[Row]:
     ]
 
 
+def bench_expert(repeats: int) -> list[Row]:
+    """Observation to chunk near a contact, for each policy and runtime: network, blending and kinematics."""
+    from bridgevla_ros.training.expert_bench import rows
+
+    return [Row(name, *measure(work, repeats), note) for name, work, note in rows()]
+
+
 BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "cropper": bench_cropper,
     "trajectory": bench_trajectory,
+    "expert": bench_expert,
     "arm": bench_arm,
 }
 """Name on the command line -> what to run; each returns its rows."""

@@ -49,6 +49,13 @@ class ExpertConfig:
     max_correction: float = param(
         0.06, "A larger departure from guidance is EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
     )
+    max_descent: float = param(
+        0.0,
+        "A correction goes no lower than this below guidance: the planner knows what the fingers stand over.",
+        unit="m",
+        ge=0.0,
+        le=0.1,
+    )
     max_rotation_correction: float = param(
         0.5, "A larger turn away from guidance is EXPERT_DIVERGED.", unit="rad", ge=0.0, le=1.5
     )

@@ -171,6 +171,7 @@ class LearnedPolicy(FollowPolicy):
             float(np.sqrt(np.mean(position.var(axis=0).sum(axis=-1)))) if len(position) > 1 else float("nan")
         )
         turn = scene.contact.T_base_local
+        position[best, :, 2] = np.maximum(position[best, :, 2], -self.config.max_descent)
         if not scene.contact.exists:
             zero = np.zeros((model.horizon, 3))
             return Residual(zero, zero, scene.widths, 0.0)

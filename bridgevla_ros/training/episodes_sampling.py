@@ -80,10 +80,11 @@ class Batch:
 def grasp_band(height: float | Array) -> tuple[Array, Array]:
     """Lowest and highest good TCP height above an object's base, metres.
 
-    Guidance inside the band is left alone: how deep to grasp is the planner's choice.
+    Guidance inside the band is left alone: how deep to grasp is the planner's choice. The pads reach
+    19 mm below the TCP.
     """
     h = np.asarray(height, float)
-    low = np.maximum(0.012, 0.35 * h)
+    low = np.maximum(0.020, 0.35 * h)
     return low, np.maximum(low + 0.004, np.minimum(0.75 * h, h - 0.010))
 
 
