@@ -311,6 +311,15 @@ def test_what_was_not_let_go_is_not_done() -> None:
     assert not bench.machine.result.verified
 
 
+def test_a_gripper_seen_opening_does_not_raise_the_carried_width() -> None:
+    bench = Bench()
+    bench.start_moving()
+    bench.report(0.8, events=2, width=0.03)
+    bench.report(0.9, S.GRIPPING, events=2, width=0.08)
+    bench.report(0.95, events=3, width=0.085)
+    assert bench.report(1.0, S.FINISHED, events=3, width=0.085).stage == Stage.DONE
+
+
 def test_every_silence_ends_in_a_named_failure() -> None:
     config = TaskConfig(plan_timeout=2.0, guidance_timeout=1.0, stall_timeout=2.0, recovery_timeout=3.0)
     bench = Bench(config)
