@@ -204,6 +204,7 @@ class _Demo:
                         unit="s",
                         remedy=f"look at {self.out / 'log'}; `bridgevla doctor` says what is missing",
                     )
+        session.wait(lambda: False, 0.5)  # the task looks for its nodes four times a second
         self.result.nodes = session.nodes()
         self.result.seconds.setup = round(time.monotonic() - session.started, 2)
         names = ", ".join(self.result.nodes)

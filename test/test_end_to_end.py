@@ -1,6 +1,7 @@
 """The whole graph as separate processes: the demo does its job, and nothing that goes wrong moves the arm.
 
-The tests of faults share one graph, in which this program stands between the camera and the nodes.
+The demo comes first, alone on the machine. The tests of faults share one graph, in which this program stands
+between the camera and the nodes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,35 @@ STREAMS = {
     "depth/image_raw": Image,
     "depth/camera_info": CameraInfo,
 }
+
+
+def test_the_demo_does_its_job(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "bridgevla_ros.cli", "demo", "--out", str(out)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        cwd=Path(__file__).parent.parent,
+        check=False,
+    )
+    words = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, words
+    result = json.loads((out / "result.json").read_text())
+    assert result["success"], words
+    assert result["error_code"] == "NONE"
+    assert {"task", "planner", "cropper", "trajectory", "action_expert", "arm_streamer", "sim_arm"} <= set(
+        result["nodes"]
+    )
+    assert len(result["planner"]["sha256"]) == 64
+    seconds = result["seconds"]
+    assert 0 < seconds["plan"] <= seconds["first_motion"] <= seconds["task"] < time.monotonic() - began
+    assert result["commands"]["ros_time"]["rate_hz"] == pytest.approx(100.0, rel=0.05)
+    assert (out / "plan.png").stat().st_size > 5000
+    assert any((out / name).is_file() for name in ("run.mp4", "run.gif"))
+    assert list((out / "bag").glob("*.mcap"))
+    assert str(out / "plan.png") in done.stdout.replace("\n", "")
 
 
 class Camera:
@@ -220,32 +250,3 @@ def test_busy_then_camera_lost_then_expert_killed(cell: Cell) -> None:
     assert session.wait(lambda: session.supervisor.starts("action_expert") > starts, 10.0)
     status = cell.end_of(answer, 150.0)
     assert status.stage == TaskStatus.DONE or status.code != ErrorCode.NONE, cell.describe()
-
-
-def test_the_demo_does_its_job(tmp_path: Path) -> None:
-    out = tmp_path / "demo"
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "bridgevla_ros.cli", "demo", "--out", str(out)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd=Path(__file__).parent.parent,
-        check=False,
-    )
-    words = f"{done.stdout}\n{done.stderr}"
-    assert done.returncode == 0, words
-    result = json.loads((out / "result.json").read_text())
-    assert result["success"], words
-    assert result["error_code"] == "NONE"
-    assert {"task", "planner", "cropper", "trajectory", "action_expert", "arm_streamer", "sim_arm"} <= set(
-        result["nodes"]
-    )
-    assert len(result["planner"]["sha256"]) == 64
-    seconds = result["seconds"]
-    assert 0 < seconds["plan"] <= seconds["first_motion"] <= seconds["task"] < time.monotonic() - began
-    assert result["commands"]["ros_time"]["rate_hz"] == pytest.approx(100.0, rel=0.05)
-    assert (out / "plan.png").stat().st_size > 5000
-    assert any((out / name).is_file() for name in ("run.mp4", "run.gif"))
-    assert list((out / "bag").glob("*.mcap"))
-    assert str(out / "plan.png") in done.stdout.replace("\n", "")
