@@ -14,6 +14,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState as JointStateMsg
 from sensor_msgs.msg import PointCloud2
 
@@ -28,16 +30,18 @@ SEEN = observation(ARM)
 
 
 class Cell:
-    """What surrounds the node, with everything good; a test leaves out or spoils one thing."""
+    """What surrounds the node, with everything good; a test leaves out one thing. Time is simulated."""
 
     def __init__(self) -> None:
-        self.expert = ActionExpertNode()
+        self.time = 100.0
+        self.expert = ActionExpertNode(parameter_overrides=[Parameter("use_sim_time", value=True)])
         self.node = Node("cell")
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.expert)
         self.executor.add_node(self.node)
         self.chunks: list[ActionChunkMsg] = []
         self.codes: list[str] = []
+        self.clock = self.node.create_publisher(Clock, "/clock", qos.CLOCK)
         self.cloud = self.node.create_publisher(PointCloud2, "cloud", qos.SENSOR)
         self.joints = self.node.create_publisher(JointStateMsg, "joint_states", qos.SENSOR)
         self.guidance = self.node.create_publisher(GuidanceMsg, "guidance", qos.LATCHED)
@@ -53,18 +57,15 @@ class Cell:
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         self.codes += [v.value for s in msg.status if s.name.endswith("action_expert") for v in s.values[:1]]
 
-    def now(self) -> float:
-        return self.node.get_clock().now().nanoseconds * 1e-9
-
-    def feed(self, *, without: str = "", frame: str = "base_link", cloud_age: float = 0.0) -> None:
-        """Publish one of each, stamped now."""
-        now = self.now()
+    def feed(self, *, without: str = "") -> None:
+        """Publish one of each, stamped now, and let 50 ms pass."""
+        now = self.time
         joints, progress = SEEN.joints[-1], SEEN.progress
         state = JointState(now, joints.position, joints.velocity, joints.gripper_width)
         cloud = SEEN.cloud
         assert cloud is not None
-        seen = Cloud(now - cloud_age, cloud.points_base, cloud.age, cloud.center_base)
-        guidance = Guidance(**{**vars(SEEN.guidance), "stamp": now, "base_frame": frame})
+        seen = Cloud(now, cloud.points_base, cloud.age, cloud.center_base)
+        guidance = Guidance(**{**vars(SEEN.guidance), "stamp": now})
         executed = Progress(now, progress.guidance_id, progress.progress, 1, StreamerState.MOVING, 1.0, 0.08)
         if without != "joints":
             self.joints.publish(conversions.joint_state_to_msg(state, ARM.joint_names))
@@ -74,17 +75,19 @@ class Cell:
             self.guidance.publish(conversions.guidance_to_msg(guidance))
         if without != "progress":
             self.progress.publish(conversions.progress_to_msg(executed))
+        self.time += 0.05
+        self.clock.publish(Clock(clock=conversions.stamp_to_msg(self.time)))
 
-    def until(self, condition: Callable[[], object], timeout: float = 8.0, **feed: object) -> bool:
-        deadline = time.monotonic() + timeout
-        fed = 0.0
-        while time.monotonic() < deadline:
+    def until(self, condition: Callable[[], object], seconds: float = 20.0, *, without: str = "") -> bool:
+        """Feed until the condition holds or that much simulated time has passed."""
+        end = self.time + seconds
+        while self.time < end:
             if condition():
                 return True
-            if time.monotonic() - fed > 0.05:
-                self.feed(**feed)  # type: ignore[arg-type]
-                fed = time.monotonic()
-            self.executor.spin_once(timeout_sec=0.02)
+            self.feed(without=without)
+            quiet = time.monotonic() + 0.03
+            while time.monotonic() < quiet:
+                self.executor.spin_once(timeout_sec=0.01)
         return bool(condition())
 
     def close(self) -> None:
@@ -124,10 +127,10 @@ def test_without_an_input_no_chunk_and_a_name(cell: Cell, missing: str) -> None:
 
 def test_a_cloud_that_stops_coming_ends_the_chunks(cell: Cell) -> None:
     assert cell.until(lambda: cell.chunks)
+    cell.until(lambda: False, 1.5, without="cloud")
+    count = len(cell.chunks)
     cell.codes.clear()
     assert cell.until(lambda: "SENSOR_LOST" in cell.codes, without="cloud")
-    count = len(cell.chunks)
-    cell.until(lambda: False, 0.3, without="cloud")
     assert len(cell.chunks) == count
     assert cell.until(lambda: len(cell.chunks) > count)  # it comes back by itself
 

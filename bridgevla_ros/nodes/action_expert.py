@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from bridgevla.msg import ActionChunk as ActionChunkMsg
 from bridgevla.msg import Guidance as GuidanceMsg
@@ -37,8 +38,8 @@ class ActionExpertNodeConfig:
 class ActionExpertNode(ManagedNode):
     """Publishes a chunk at each tick of ROS time; whatever is missing or wrong publishes none, by name."""
 
-    def __init__(self) -> None:
-        super().__init__("action_expert")
+    def __init__(self, **options: Any) -> None:
+        super().__init__("action_expert", **options)
         self._settings, self._config = parameters.declare_all(self, ActionExpertNodeConfig, ExpertConfig)
 
     def configure(self) -> None:
