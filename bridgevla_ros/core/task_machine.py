@@ -362,9 +362,8 @@ class TaskMachine:
         if advance > self._advanced + 1e-4:
             self._advanced, self._advanced_at = advance, now
         events = self._guidance.events if self._guidance else ()
-        closed = (
-            0 < progress.events_done <= len(events) and events[progress.events_done - 1] == GripperEvent.CLOSE
-        )
+        done = progress.events_done
+        closed = 0 < done <= len(events) and events[done - 1] == GripperEvent.CLOSE
         # On the way only: while the next event opens the gripper, its width is no longer that of the thing.
         if closed and progress.state != StreamerState.GRIPPING:
             self._carried = progress.gripper_width
@@ -379,10 +378,8 @@ class TaskMachine:
         lets_go = bool(events) and events[-1] == GripperEvent.OPEN and math.isfinite(carried)
         if lets_go and not progress.gripper_width > carried + _LET_GO:
             message = "the gripper still holds what it should have let go"
-            self._fail(
-                now,
-                Reason(ErrorCode.VERIFY_FAILED, message, progress.gripper_width, carried + _LET_GO, "m"),
-            )
+            value, limit = progress.gripper_width, carried + _LET_GO
+            self._fail(now, Reason(ErrorCode.VERIFY_FAILED, message, value, limit, "m"))
             return
         self._verified = True
         if self.status.step + 1 < self.status.steps_total:
