@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -207,6 +208,11 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    from bridgevla_ros import bringup
+
+    # The same discovery and transport as the graph.
+    for name, value in bringup.build({}).environment:
+        os.environ.setdefault(name, value)
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     flag = StopFlag().install()
     recorder = Recorder(config)
