@@ -1,4 +1,7 @@
-"""Suite ``grounding``: does each anchor lie on the thing that was named? Truth is the simulator's segmentation."""
+"""Suite ``grounding``: does each anchor lie on the thing that was named?
+
+Truth is the simulator's segmentation.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +40,17 @@ DETERMINERS = {"the", "a", "an", "that", "this", "my", "your", "one"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the suite."""
-    parser.add_argument(
-        "--wordings", type=Path, default=None, help="one template a line: {object} and perhaps {place}"
-    )
+    parser.add_argument("--wordings", type=Path, help="one template a line: {object} and perhaps {place}")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="first scene seed")
     parser.add_argument("--episodes", type=int, default=DEFAULT_EPISODES, help="scenes, one instruction each")
     parser.add_argument("--planner", default="embedded", help="backend")
-    parser.add_argument("--words", choices=("canonical", "synonyms", "heldout"), default="synonyms",
-                        help="words for colours and things: the lexicon's first, any trained, or never trained")  # fmt: skip
-    parser.add_argument("--json", type=Path, default=None, help="write the figures here")
+    parser.add_argument(
+        "--words",
+        choices=("canonical", "synonyms", "heldout"),
+        default="synonyms",
+        help="words for colours and things: the lexicon's first, any trained, or never trained",
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here")
 
 
 def read_wordings(path: Path) -> list[str]:

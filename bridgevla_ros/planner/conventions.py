@@ -140,7 +140,8 @@ def to_pixels(points: Array, name: str, width: int, height: int) -> Array:
         row, column = np.argwhere(outside)[0]
         raise BridgeError(
             ErrorCode.OUT_OF_RANGE,
-            f"the model wrote {'xy'[column]} = {xy[row, column]:g}; convention {name!r} runs from 0 to {span[column]:g}",
+            f"the model wrote {'xy'[column]} = {xy[row, column]:g}; "
+            f"convention {name!r} runs from 0 to {span[column]:g}",
             value=float(xy[row, column]),
             limit=float(span[column]),
             remedy="set the convention of this model; the planner does not guess it",

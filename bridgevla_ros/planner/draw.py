@@ -64,7 +64,7 @@ def annotate(
             )
         _write(image, str(i), (int(u) + 6, int(v) - 5), 0.4)
     for anchor in plan.anchors:
-        u, v = (int(round(scale * float(x))) for x in anchor.pixel)
+        u, v = (round(scale * float(x)) for x in anchor.pixel)
         cv2.drawMarker(image, (u, v), (0, 0, 0), cv2.MARKER_TILTED_CROSS, 16, 4)
         cv2.drawMarker(image, (u, v), _COLOURS[anchor.role], cv2.MARKER_TILTED_CROSS, 14, 2)
         _write(image, f"{anchor.label} {anchor.confidence:.2f}", (u + 9, v + 14), 0.45)

@@ -33,9 +33,6 @@ MIN_GRIP = 0.020
 MAX_BITE = 0.030
 """Metres that the TCP goes below the top of a tall thing."""
 
-REACH = 0.14
-"""Metres from its middle within which a place must have its walls."""
-
 
 @dataclass(frozen=True, eq=False)
 class Cloud3d:
@@ -87,7 +84,7 @@ def lift(frame: RgbdFrame, cloud: Cloud3d, pixel: Array) -> Lifted:
         BridgeError: OUT_OF_RANGE: outside the image. DEPTH_HOLE: too little depth around it.
     """
     height, width = frame.depth.shape
-    u, v = int(round(float(pixel[0]))), int(round(float(pixel[1])))
+    u, v = round(float(pixel[0])), round(float(pixel[1]))
     if not (0 <= u < width and 0 <= v < height):
         raise BridgeError(
             ErrorCode.OUT_OF_RANGE,
@@ -131,7 +128,7 @@ def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.
         BridgeError: DEPTH_HOLE: nothing stands above the support there.
     """
     height, width = cloud.points.shape[:2]
-    u, v = int(round(float(pixel[0]))), int(round(float(pixel[1])))
+    u, v = round(float(pixel[0])), round(float(pixel[1]))
     roi = (
         slice(max(v - window, 0), min(v + window + 1, height)),
         slice(max(u - window, 0), min(u + window + 1, width)),
@@ -139,7 +136,7 @@ def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.
     points = cloud.points[roi]
     above = points[..., 2] > cloud.support + ABOVE
     row, column = v - roi[0].start, u - roi[1].start
-    colour = _chroma(cloud.rgb[roi])
+    colour = chroma(cloud.rgb[roi])
     patch = (slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3))
     seed = np.median(colour[patch].reshape(-1, 3), 0)
     alike = np.linalg.norm(colour - seed, axis=-1) < 0.25
@@ -174,7 +171,7 @@ def _nothing(u: int, v: int) -> BridgeError:
     )
 
 
-def _chroma(rgb: NDArray[np.uint8]) -> Array:
+def chroma(rgb: NDArray[np.uint8]) -> Array:
     """Colour without its brightness: (..., 3); grey things keep a little of theirs."""
     values = rgb.astype(np.float64) / 255.0
     smooth = ndimage.uniform_filter(values, (3, 3, 0))
@@ -206,7 +203,7 @@ class Grasp:
     points: int
 
 
-def _extents(xy: Array, angle: float) -> tuple[float, float, float, float]:
+def extents(xy: Array, angle: float) -> tuple[float, float, float, float]:
     """Robust (low, high) along ``angle`` and across it."""
     direction = np.array([np.cos(angle), np.sin(angle)])
     along, across = xy @ direction, xy @ np.array([-direction[1], direction[0]])
@@ -254,7 +251,7 @@ def grasp(cloud: Cloud3d, pixel: Array, T_base_tcp_home: Transform, max_width: f
     height = top - cloud.support
     xy = points[:, :2]
     angles = np.radians(np.arange(0.0, 90.0, 3.0))
-    boxes = [_extents(xy, float(a)) for a in angles]
+    boxes = [extents(xy, float(a)) for a in angles]
     areas = np.array([(b[1] - b[0]) * (b[3] - b[2]) for b in boxes])
     best = int(areas.argmin())
     low_a, high_a, low_b, high_b = boxes[best]
@@ -337,165 +334,8 @@ def _blocked(others: Array, middle: Array, finger: Array, width: float, max_widt
     return float(((along > opening - 0.004) & (along < opening + 0.022) & (across < 0.016)).sum())
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Where to let go. Base frame, metres.
-
-    Attributes:
-        center: (2,) middle of the inside.
-        floor: z of what the thing will come to rest on.
-        rim: z of the walls around, ``floor`` where there are none.
-        walls: (16,) distance to the wall in directions 2 pi k / 16; ``REACH`` where none is.
-        sigma: Standard deviation of the centre.
-    """
-
-    center: Array
-    floor: float
-    rim: float
-    walls: Array
-    sigma: float
-
-
-CELL = 0.005
-DIRECTIONS = 2 * np.pi * np.arange(16) / 16
-
-
-def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
-    """Middle of the inside of a bowl, box, plate or drawer around an anchor.
-
-    From the anchor, walks over a height map in 16 directions to the walls and moves to the middle
-    between them; a flat place without walls gives the middle of its visible surface.
-    """
-    start = anchor.position
-    points = cloud.points.reshape(-1, 3)
-    near = points[np.abs(points[:, :2] - start[:2]).max(1) < 2 * REACH] if len(points) else points
-    near = near[np.isfinite(near).all(1)]
-    size = int(4 * REACH / CELL)
-    index = np.floor((near[:, :2] - start[:2] + 2 * REACH) / CELL).astype(int)
-    inside = (index >= 0).all(1) & (index < size).all(1)
-    heights = _height_map(index[inside], near[inside, 2], size)
-    disc = np.hypot(near[:, 0] - start[0], near[:, 1] - start[1]) < 0.03
-    floor = float(np.percentile(near[disc, 2], 20)) if disc.sum() > 10 else float(start[2])
-    center = start[:2].copy()
-    walls, found, rims = np.full(16, REACH), np.zeros(16, bool), []
-    for _ in range(6):
-        walls, found, rims = _walk(heights, start[:2], center, floor + 0.014)
-        if found.sum() < 9:
-            break
-        step = np.array([(walls * np.cos(DIRECTIONS)).mean(), (walls * np.sin(DIRECTIONS)).mean()])
-        center = center + 1.2 * step
-        if np.linalg.norm(step) < 0.001:
-            break
-    if found.sum() >= 9 and np.linalg.norm(center - start[:2]) < REACH:
-        return Place(center, floor, float(np.median(rims)), walls, max(anchor.sigma, 0.005))
-    return _surface(cloud, pixel, anchor)
-
-
-def _surface(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
-    """A place without walls: the middle of the smooth surface that the anchor lies on."""
-    height, width = cloud.points.shape[:2]
-    u, v = int(round(float(pixel[0]))), int(round(float(pixel[1])))
-    window = 70
-    roi = (
-        slice(max(v - window, 0), min(v + window + 1, height)),
-        slice(max(u - window, 0), min(u + window + 1, width)),
-    )
-    points = cloud.points[roi]
-    colour = _chroma(cloud.rgb[roi])
-    row, column = v - roi[0].start, u - roi[1].start
-    seed = np.median(colour[max(row - 2, 0) : row + 3, max(column - 2, 0) : column + 3].reshape(-1, 3), 0)
-    alike = (np.linalg.norm(colour - seed, axis=-1) < 0.20) & (points[..., 2] > cloud.support + 0.003)
-    alike = ndimage.binary_closing(alike | (points[..., 2] > cloud.support + ABOVE), iterations=1) & alike
-    labels, _ = ndimage.label(alike)
-    mask = labels == labels[row, column] if labels[row, column] else np.zeros_like(alike)
-    mine = points[mask]
-    mine = mine[np.isfinite(mine).all(1)]
-    mine = mine[np.abs(mine[:, :2] - anchor.position[:2]).max(1) < REACH] if len(mine) else mine
-    if len(mine) < 30:
-        return Place(
-            anchor.position[:2], float(anchor.position[2]), float(anchor.position[2]), np.full(16, 0.03), 0.01
-        )
-    low_x, high_x, low_y, high_y = _extents(mine[:, :2], 0.0)
-    center = np.array([(low_x + high_x) / 2, (low_y + high_y) / 2])
-    floor = (
-        float(np.percentile(mine[np.hypot(*(mine[:, :2] - center).T) < 0.03, 2], 50))
-        if (np.hypot(*(mine[:, :2] - center).T) < 0.03).sum() > 5
-        else float(np.median(mine[:, 2]))
-    )
-    rim = float(np.percentile(mine[:, 2], 95))
-    radius = min(high_x - low_x, high_y - low_y) / 2
-    return Place(center, floor, max(rim, floor), np.full(16, radius), max(anchor.sigma, 0.005))
-
-
-def _height_map(index: NDArray[np.int64], z: Array, size: int) -> Array:
-    """(size, size) highest z of each cell with two points or more; NaN where nothing was seen."""
-    flat = index[:, 0] * size + index[:, 1]
-    order = np.lexsort((z, flat))
-    flat, z = flat[order], z[order]
-    last = np.r_[flat[1:] != flat[:-1], True] if len(flat) else np.zeros(0, bool)
-    out = np.full(size * size, np.nan)
-    out[flat[last]] = z[last]
-    counts = np.bincount(flat, minlength=size * size)
-    out[counts < 2] = np.nan
-    return out.reshape(size, size)
-
-
-def _walk(
-    heights: Array, origin: Array, center: Array, level: float
-) -> tuple[Array, NDArray[np.bool_], list[float]]:
-    """Distance to the first cell higher than ``level`` in each direction, whether there is one, its height."""
-    size = len(heights)
-    walls, found, rims = np.full(16, REACH), np.zeros(16, bool), []
-    steps = np.arange(0.012, REACH, CELL / 2)
-    for k, angle in enumerate(DIRECTIONS):
-        xy = center + steps[:, None] * np.array([np.cos(angle), np.sin(angle)])
-        cells = np.floor((xy - origin + 2 * REACH) / CELL).astype(int)
-        ok = (cells >= 0).all(1) & (cells < size).all(1)
-        cells = np.clip(cells, 0, size - 1)
-        seen = heights[cells[:, 0], cells[:, 1]]
-        high = ok & (np.nan_to_num(seen, nan=-1.0) > level)
-        if high.any():
-            first = int(high.argmax())
-            walls[k], found[k] = steps[first], True
-            rims.append(float(np.nanmax(seen[first : first + 6])))
-    return walls, found, rims
-
-
 def top_down(center: Array, finger: Array) -> Transform:
     """T_base_tcp looking straight down: tcp z is -z, tcp y along ``finger`` (unit, horizontal)."""
     y = np.array([finger[0], finger[1], 0.0])
     z = np.array([0.0, 0.0, -1.0])
     return Transform(center, np.column_stack([np.cross(y, z), y, z]))
-
-
-def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array]:
-    """TCP position and finger direction to let a gripped thing go.
-
-    The thing is turned only where it or the fingers would meet a wall; the finger tips stay above the
-    rim or the thing's own hang keeps them so.
-
-    Returns:
-        (3,) metres and (2,) unit vector, base frame.
-    """
-    base = np.arctan2(thing.finger[1], thing.finger[0])
-    best, finger = np.inf, thing.finger
-    for turn in np.radians(np.arange(-75.0, 90.0, 15.0)):
-        angle = base + turn
-        room_fingers = min(_room(where, angle), _room(where, angle + np.pi))
-        room_length = min(_room(where, angle + np.pi / 2), _room(where, angle - np.pi / 2))
-        cost = (
-            max(0.0, thing.length / 2 + 0.008 - room_length)
-            + max(0.0, open_width / 2 + 0.012 - room_fingers)
-            + 0.008 * abs(float(turn))
-        )
-        if cost < best - 1e-9:
-            best, finger = cost, np.array([np.cos(angle), np.sin(angle)])
-    z = max(where.floor + thing.hang + 0.010, where.rim + 0.012 if where.rim > where.floor + 0.012 else 0.0)
-    return np.array([where.center[0], where.center[1], max(z, where.floor + MIN_GRIP)]), finger
-
-
-def _room(where: Place, angle: float) -> float:
-    """Distance to the wall in a direction, metres."""
-    return float(
-        np.interp(angle % (2 * np.pi), np.r_[DIRECTIONS, 2 * np.pi], np.r_[where.walls, where.walls[0]])
-    )

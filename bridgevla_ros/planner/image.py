@@ -21,7 +21,7 @@ HEIGHT_UNKNOWN = 255
 
 
 def height_map(frame: RgbdFrame, T_base_camera: Transform) -> NDArray[np.uint8]:
-    """(H, W) uint8: height of each pixel above the table in ``HEIGHT_STEP``, ``HEIGHT_UNKNOWN`` where depth fails."""
+    """(H, W) uint8: height above the table in ``HEIGHT_STEP``, ``HEIGHT_UNKNOWN`` where depth fails."""
     k = frame.intrinsics
     rows, columns = np.indices(frame.depth.shape, np.float32)
     rotation = T_base_camera.rotation[2].astype(np.float32)

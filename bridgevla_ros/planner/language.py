@@ -7,6 +7,7 @@ parse: which words fill which role is the model's work.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -42,53 +43,152 @@ class Concept:
 COLOURS: tuple[Concept, ...] = (
     Concept(
         "red",
-        ("crimson", "scarlet", "cherry-red", "ruby", "blood-red", "brick-red", "fire-red", "tomato-red", "reddish",
-         "strawberry-red", "garnet", "cardinal red", "rosso", "cherry"),
+        (
+            "crimson",
+            "scarlet",
+            "cherry-red",
+            "ruby",
+            "blood-red",
+            "brick-red",
+            "fire-red",
+            "tomato-red",
+            "reddish",
+            "strawberry-red",
+            "garnet",
+            "cardinal red",
+            "rosso",
+            "cherry",
+        ),
         ("vermilion", "carmine"),
     ),
     Concept(
         "green",
-        ("emerald", "grass-green", "forest green", "lime-green", "leaf-green", "bottle-green", "sea-green", "lime",
-         "greenish", "fern-green", "moss-green", "pine-green", "shamrock", "pea-green"),
+        (
+            "emerald",
+            "grass-green",
+            "forest green",
+            "lime-green",
+            "leaf-green",
+            "bottle-green",
+            "sea-green",
+            "lime",
+            "greenish",
+            "fern-green",
+            "moss-green",
+            "pine-green",
+            "shamrock",
+            "pea-green",
+        ),
         ("jade",),
     ),
     Concept(
         "blue",
-        ("navy", "azure", "royal blue", "sapphire", "sky-blue", "ocean-blue", "dark-blue", "bluish", "denim-blue",
-         "cerulean", "indigo-blue", "steel-blue", "navy-blue", "midnight-blue"),
+        (
+            "navy",
+            "azure",
+            "royal blue",
+            "sapphire",
+            "sky-blue",
+            "ocean-blue",
+            "dark-blue",
+            "bluish",
+            "denim-blue",
+            "cerulean",
+            "indigo-blue",
+            "steel-blue",
+            "navy-blue",
+            "midnight-blue",
+        ),
         ("cobalt", "ultramarine"),
     ),
     Concept(
         "yellow",
-        ("golden", "lemon-yellow", "canary yellow", "gold", "sunflower-yellow", "banana-yellow", "butter-yellow",
-         "yellowish", "sunny yellow", "honey-yellow", "lemon-coloured", "corn-coloured", "saffron"),
+        (
+            "golden",
+            "lemon-yellow",
+            "canary yellow",
+            "gold",
+            "sunflower-yellow",
+            "banana-yellow",
+            "butter-yellow",
+            "yellowish",
+            "sunny yellow",
+            "honey-yellow",
+            "lemon-coloured",
+            "corn-coloured",
+            "saffron",
+        ),
         ("mustard",),
     ),
     Concept(
         "orange",
-        ("tangerine", "amber", "pumpkin-orange", "orangish", "apricot-orange", "mandarin", "pumpkin-coloured",
-         "burnt-orange", "sunset-orange", "traffic-cone orange"),
+        (
+            "tangerine",
+            "amber",
+            "pumpkin-orange",
+            "orangish",
+            "apricot-orange",
+            "mandarin",
+            "pumpkin-coloured",
+            "burnt-orange",
+            "sunset-orange",
+            "traffic-cone orange",
+        ),
         ("carrot-coloured",),
     ),
     Concept(
         "purple",
-        ("violet", "lilac", "plum-coloured", "purplish", "grape-coloured", "royal purple", "amethyst", "plum",
-         "aubergine-coloured", "eggplant-coloured", "orchid-purple", "wine-purple"),
+        (
+            "violet",
+            "lilac",
+            "plum-coloured",
+            "purplish",
+            "grape-coloured",
+            "royal purple",
+            "amethyst",
+            "plum",
+            "aubergine-coloured",
+            "eggplant-coloured",
+            "orchid-purple",
+            "wine-purple",
+        ),
         ("lavender", "mauve"),
     ),
     Concept(
         "pink",
-        ("rose-coloured", "rosy", "bubblegum-pink", "pinkish", "rose", "baby-pink", "blush-pink", "coral-pink",
-         "flamingo-pink", "hot-pink", "candy-pink"),
+        (
+            "rose-coloured",
+            "rosy",
+            "bubblegum-pink",
+            "pinkish",
+            "rose",
+            "baby-pink",
+            "blush-pink",
+            "coral-pink",
+            "flamingo-pink",
+            "hot-pink",
+            "candy-pink",
+        ),
         ("salmon-pink",),
     ),
     Concept(
         "white",
-        ("snow-white", "ivory", "pearl-white", "whitish", "milk-white", "snowy", "pearly", "milky white",
-         "bone-white", "paper-white", "alabaster"),
+        (
+            "snow-white",
+            "ivory",
+            "pearl-white",
+            "whitish",
+            "milk-white",
+            "snowy",
+            "pearly",
+            "milky white",
+            "bone-white",
+            "paper-white",
+            "alabaster",
+        ),
         ("chalk-white",),
     ),
-)  # fmt: skip
+)
 
 THINGS: tuple[Concept, ...] = (
     Concept(
@@ -114,7 +214,7 @@ THINGS: tuple[Concept, ...] = (
     Concept(
         "box",
         ("crate", "bin", "container", "open box", "storage box", "square box", "case"),
-        ("carton", "chest"),
+        ("carton", "coffer"),
     ),
     Concept(
         "drawer",
@@ -138,19 +238,21 @@ GENERIC_THINGS = ("thing", "object", "item", "one", "toy", "piece")
 """Words that name no kind: the colour alone has to do."""
 
 UNKNOWN_THINGS = (
-    "banana", "apple", "cup of tea", "coffee", "stapler", "phone", "book", "spoon", "fork", "knife", "bottle",
-    "hammer", "screwdriver", "sock", "shoe", "cat", "dog", "toaster", "window", "door", "car", "chair", "pencil",
-    "teddy bear", "unicorn", "remote control", "keyboard", "sandwich", "pizza", "carrot", "orange juice", "lamp",
-    "towel", "sponge", "scissors", "newspaper", "candle", "guitar", "umbrella", "hat", "key", "wallet", "laptop",
-    "bucket of paint", "glove", "egg", "flower", "rope", "battery", "coin", "envelope", "magnet", "camera",
-    "monkey", "rocket", "bicycle", "mushroom", "pillow", "blanket", "ladder", "kettle", "pan", "mirror", "clock",
-    "star", "triangle", "cheese", "bread", "onion", "tomato", "potato", "grape", "lemon tart", "strawberry",
+    "banana", "apple", "cup of tea", "coffee", "stapler", "phone", "book", "spoon", "fork", "knife",
+    "bottle", "hammer", "screwdriver", "sock", "shoe", "cat", "dog", "toaster", "window", "door", "car",
+    "chair", "pencil", "teddy bear", "unicorn", "remote control", "keyboard", "sandwich", "pizza", "carrot",
+    "orange juice", "lamp", "towel", "sponge", "scissors", "newspaper", "candle", "guitar", "umbrella",
+    "hat", "key", "wallet", "laptop", "bucket of paint", "glove", "egg", "flower", "rope", "battery",
+    "coin", "envelope", "magnet", "camera", "monkey", "rocket", "bicycle", "mushroom", "pillow", "blanket",
+    "ladder", "kettle", "pan", "mirror", "clock", "star", "triangle", "cheese", "bread", "onion", "tomato",
+    "potato", "grape", "lemon tart", "strawberry",
 )  # fmt: skip
 """Things that the planner does not know: in training they teach it to say so."""
 
 OTHER_COLOURS = (
-    "beige", "maroon", "khaki", "bronze", "indigo", "striped", "transparent", "rainbow-coloured", "checkered",
-    "black", "gray", "grey", "brown", "cyan", "turquoise", "magenta", "silver", "tan", "teal", "olive", "burgundy", "spotted", "glass", "copper", "cream-coloured", "peach-coloured",
+    "beige", "maroon", "khaki", "bronze", "indigo", "striped", "transparent", "rainbow-coloured",
+    "checkered", "black", "gray", "grey", "brown", "cyan", "turquoise", "magenta", "silver", "tan", "teal",
+    "olive", "burgundy", "spotted", "glass", "copper", "cream-coloured", "peach-coloured",
 )  # fmt: skip
 """Colours that no thing of the lexicon has."""
 
@@ -161,7 +263,59 @@ _SPLIT = re.compile(
     r"|[.;]\s+(?:and\s+)?(?=\w)",
     re.IGNORECASE,
 )
-_VERBS = ["put", "place", "drop", "move", "set", "lay", "pick", "grab", "take", "get", "fetch", "bring", "transfer", "carry", "lift", "grasp", "toss", "load", "stack", "deliver", "store", "insert", "stow", "throw", "push", "slide", "position", "deposit", "relocate", "shift", "pop", "leave", "open", "close", "shut"]
+_VERBS = [
+    "put",
+    "place",
+    "drop",
+    "move",
+    "set",
+    "lay",
+    "pick",
+    "grab",
+    "take",
+    "get",
+    "fetch",
+    "bring",
+    "transfer",
+    "carry",
+    "lift",
+    "grasp",
+    "toss",
+    "load",
+    "stack",
+    "deliver",
+    "store",
+    "insert",
+    "stow",
+    "throw",
+    "push",
+    "slide",
+    "position",
+    "deposit",
+    "relocate",
+    "shift",
+    "pop",
+    "leave",
+    "open",
+    "close",
+    "shut",
+]
+_SMALL_WORDS = frozenset(
+    {
+        "the", "a", "an", "that", "this", "these", "those", "my", "your", "our", "his", "her", "its", "one",
+        "some", "any", "each", "in", "into", "on", "onto", "inside", "to", "within", "over", "at", "of",
+        "from", "with", "for", "by", "and", "or", "then", "is", "are", "be", "has", "have", "it", "there",
+        "where", "here", "let", "make", "want", "need", "please", "now", "first", "next", "off", "up",
+        "down", "out", "above", "under", "near", "beside", "top", "small", "little", "big", "nice", "shiny",
+        "bright", "plain", "tiny", "large", "lovely", "dark", "light", "old", "new", "only", "same",
+        "other", "whole", "single", "certain", "round", "square", "long", "flat", "short", "tall", "empty",
+        "open", "coloured", "colored", "target", "source", "destination", "through", "toward", "towards",
+        "as", "if", "so", "when", "which", "what", "see", "find", "hold", "holding", "keep", "keeping",
+        "give",
+    }
+)  # fmt: skip
+"""What may stand before a noun and names no property of it that must be checked."""
+
 _AND_VERB = re.compile(r"(?:,\s*|\s+)and\s+(?=(?:" + "|".join(_VERBS) + r")\b)", re.IGNORECASE)
 
 
@@ -172,6 +326,29 @@ def concept_of(word: str, concepts: tuple[Concept, ...]) -> Concept | None:
         if wanted in concept.words or wanted in concept.heldout:
             return concept
     return None
+
+
+def names(clause: str, concept: Concept) -> bool:
+    """Whether a clause holds a word for a concept, also in the plural or joined by hyphens."""
+    text = f" {' '.join(_words(clause.replace('-', ' ')))} "
+    for word in concept.words:
+        plain = word.replace("-", " ").casefold()
+        if f" {plain} " in text or f" {plain}s " in text or f" {plain}es " in text:
+            return True
+    return False
+
+
+def strange_modifier(clause: str, concept: Concept) -> str:
+    """The word in front of a thing's name when it is none that the lexicon knows; else empty."""
+    known = {w for c in (*COLOURS, *THINGS) for phrase in c.words for w in phrase.replace("-", " ").split()}
+    known |= _SMALL_WORDS | set(_VERBS) | set(GENERIC_THINGS)
+    words = _words(clause.replace("-", " "))
+    heads = {phrase.replace("-", " ").split()[0] for phrase in concept.words}
+    heads |= {f"{h}s" for h in heads}
+    for before, word in itertools.pairwise(words):
+        if word in heads and before not in known:
+            return before
+    return ""
 
 
 def known_words() -> str:

@@ -27,8 +27,9 @@ from bridgevla_ros.core.types import (
 from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.config import PlannerConfig
-from bridgevla_ros.planner.grasp import Cloud3d, Lifted, grasp, lift, place, release, top_down
+from bridgevla_ros.planner.grasp import Cloud3d, Lifted, grasp, lift, top_down
 from bridgevla_ros.planner.language import normalise, split_clauses
+from bridgevla_ros.planner.place import place, release
 
 RETRY_STEP = 0.004
 """Metres that a second and third try grasp lower."""
@@ -103,8 +104,8 @@ class Planner:
             gate.check(draft, self.config, self.arm)
         except BridgeError as error:
             return self.refusal(
-                request, error, frame.stamp, frame.intrinsics, T_base_camera, clauses=clauses, anchors=anchors,
-                null_probability=null, latency=now - frame.stamp,
+                request, error, frame.stamp, frame.intrinsics, T_base_camera, clauses=clauses,
+                anchors=anchors, null_probability=null, latency=now - frame.stamp,
             )  # fmt: skip
         plan = WaypointPlan(
             stamp=frame.stamp,
@@ -239,7 +240,10 @@ class Planner:
 
 
 def camera_yaw(T_base_camera: Transform) -> float:
-    """Heading of the camera's view on the ground, rad about base z; of its image's top when it looks straight down."""
+    """Heading of the camera's view on the ground, rad about base z.
+
+    When it looks straight down: of its image's top.
+    """
     forward = T_base_camera.rotation[:2, 2]
     if float(np.linalg.norm(forward)) < 0.05:
         forward = -T_base_camera.rotation[:2, 1]
@@ -256,7 +260,7 @@ def describe(error: BridgeError) -> str:
 
 
 def digest(plan: WaypointPlan) -> str:
-    """SHA-256 over what moves the arm: task, step, and each pose (base frame, micrometres), event and width."""
+    """SHA-256 over what moves the arm: task, step, each pose (base frame, micrometres), event, width."""
     hashed = hashlib.sha256(f"{plan.task_id}\n{plan.step}\n{plan.base_frame}\n{plan.subgoal}\n".encode())
     for waypoint in plan.waypoints:
         pose = plan.T_base_camera @ waypoint.T_camera_tcp

@@ -17,8 +17,8 @@ Message = dict[str, Any]
 def first_turn(clause: str, name: str) -> list[Message]:
     """Image and instruction: ask for anchors, in the model's own way of pointing."""
     text = (
-        f"A robot arm is told: {clause!r}. Point at the thing that it has to take, then at the place where it has "
-        f"to put it (leave the place out if the instruction names none). {convention(name).prompt}"
+        f"A robot arm is told: {clause!r}. Point at the thing that it has to take, then at the place where "
+        f"it has to put it (leave the place out if the instruction names none). {convention(name).prompt}"
     )
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
@@ -29,11 +29,12 @@ def second_turn(
     """The conversation so far, depths and intrinsics: ask for waypoints as offsets from the anchors."""
     camera = {k: round(float(getattr(intrinsics, k)), 2) for k in ("fx", "fy", "cx", "cy")}
     text = (
-        f"The points are at depths of {json.dumps([round(float(d), 3) for d in np.asarray(depths)])} m; the camera "
-        f"has {json.dumps(camera)}, image {intrinsics.width}x{intrinsics.height}. Write the gripper's waypoints as "
-        'JSON only: [{"anchor": 0, "offset": [x, y, z], "yaw": a, "kind": "via|approach|contact|retreat", '
-        '"gripper": "none|open|close"}]. Offsets are metres from anchor 0 (the thing) or 1 (the place); z is up, '
-        "x points away from the camera along the ground, y to the left. yaw turns the fingers, in rad."
+        f"The points are at depths of {json.dumps([round(float(d), 3) for d in np.asarray(depths)])} m; the "
+        f"camera has {json.dumps(camera)}, image {intrinsics.width}x{intrinsics.height}. Write the gripper's "
+        'waypoints as JSON only: [{"anchor": 0, "offset": [x, y, z], "yaw": a, '
+        '"kind": "via|approach|contact|retreat", "gripper": "none|open|close"}]. Offsets are metres from '
+        "anchor 0 (the thing) or 1 (the place); z is up, x points away from the camera along the ground, "
+        "y to the left. yaw turns the fingers, in rad."
     )
     return [
         *history,

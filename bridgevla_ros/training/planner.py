@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--stage", choices=("all", "language", "vision"), default="all", help="part to train")
     parser.add_argument("--phrases", type=int, default=16000, help="phrasings for the language part")
-    parser.add_argument("--language-steps", type=int, default=1500, help="steps of 128 phrasings")
+    parser.add_argument("--language-steps", type=int, default=1500, help="steps of the language part")
+    parser.add_argument("--language-batch", type=int, default=128, help="phrasings a step")
+    parser.add_argument(
+        "--language-rate", type=float, default=2e-3, help="peak learning rate of the language part"
+    )
     parser.add_argument("--steps", type=int, default=2000, help="steps of the vision part")
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--questions", type=int, default=4, help="questions an image")
@@ -80,16 +84,22 @@ def _language(
         TokenEncoder(),
         phrases=args.phrases,
         steps=args.language_steps,
-        batch=128,
+        batch=args.language_batch,
+        rate=args.language_rate,
         seed=args.seed,
         report=report,
     )
-    recipe["language"] = {
+    rounds = recipe.get("language", [])
+    this = {
+        "seed": args.seed,
+        "batch": args.language_batch,
+        "rate": args.language_rate,
         "phrases": args.phrases,
         "steps": args.language_steps,
         "seconds": round(time.monotonic() - started, 1),
         "accuracy_same_families": metrics,
     }
+    recipe["language"] = [*rounds, this] if isinstance(rounds, list) else [this]
     save(model, recipe, args.out)
 
 

@@ -117,6 +117,7 @@ def train(
     phrases: int,
     steps: int,
     batch: int,
+    rate: float,
     seed: int,
     report: Report,
 ) -> dict[str, float]:
@@ -124,10 +125,10 @@ def train(
     rng = random.Random(seed)
     torch.manual_seed(seed)
     data = encode([sample(rng) for _ in range(phrases)], encoder, report)
-    check = encode([sample(rng) for _ in range(1000)], encoder, report)
+    check = encode([sample(rng) for _ in range(max(200, phrases // 10))], encoder, report)
     draws = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(model.text.parameters(), 1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
     for step in range(steps):
         model.train()
         rows = torch.from_numpy(draws.integers(0, phrases, batch))

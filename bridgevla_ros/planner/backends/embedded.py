@@ -17,7 +17,15 @@ from bridgevla_ros.planner.backends import Anchor, Anchors, LocalWaypoint
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.grounding import STRIDE, GroundingModel, ImageFeatures, TextBelief, TokenEncoder
 from bridgevla_ros.planner.image import network_image, network_input
-from bridgevla_ros.planner.language import MOVABLE_THINGS, OTHER_COLOURS, THINGS, known_words
+from bridgevla_ros.planner.language import (
+    COLOURS,
+    MOVABLE_THINGS,
+    OTHER_COLOURS,
+    THINGS,
+    known_words,
+    names,
+    strange_modifier,
+)
 from bridgevla_ros.planner.vocabulary import (
     COLOUR_ANY,
     COLOUR_OTHER,
@@ -123,18 +131,23 @@ class EmbeddedBackend:
         for role in range(2):
             words = _attended(clause, belief.attention[0, role], offsets)
             if things[role] == THING_OTHER:
+                raise _unknown(words)
+            if things[role] == THING_NONE:
+                continue
+            for classes, chosen in ((COLOURS, colours[role]), (THINGS, things[role])):
+                if 0 < chosen <= len(classes) and not names(clause, classes[chosen - 1]):
+                    raise _unknown(words)  # believed, but no word of the lexicon says so
+            known_thing = 0 < things[role] <= len(THINGS)
+            if colours[role] == COLOUR_ANY and known_thing:
+                strange = strange_modifier(clause, THINGS[things[role] - 1])
+                if strange:
+                    raise _unknown(strange)
+            if colours[role] == COLOUR_OTHER:
+                if not any(word in words.casefold() for word in OTHER_COLOURS):
+                    raise _unknown(words)
                 raise BridgeError(
-                    ErrorCode.NOT_UNDERSTOOD,
-                    f"the planner does not know {words!r}",
-                    remedy=f"known {known_words()}",
-                )
-            if colours[role] == COLOUR_OTHER and things[role] != THING_NONE:
-                known = any(word in words.casefold() for word in OTHER_COLOURS)
-                raise BridgeError(
-                    ErrorCode.NO_TARGET if known else ErrorCode.NOT_UNDERSTOOD,
-                    f"nothing here is known to be {words!r}"
-                    if known
-                    else f"the planner does not know {words!r}",
+                    ErrorCode.NO_TARGET,
+                    f"nothing here is known to be {words!r}",
                     remedy=f"known {known_words()}",
                 )
 
@@ -210,7 +223,7 @@ def _clusters(heat: Array) -> list[tuple[float, float, float]]:
 
 
 def _name(colours: Array, things: Array, peak: tuple[float, float, float]) -> str:
-    row, column = int(round(peak[0])), int(round(peak[1]))
+    row, column = round(peak[0]), round(peak[1])
     return label(int(colours[1:-1, row, column].argmax()) + 1, int(things[1:-2, row, column].argmax()) + 1)
 
 
@@ -229,6 +242,12 @@ def _attended(clause: str, attention: Tensor, offsets: list[tuple[int, int]]) ->
     while end < len(clause) and clause[end].isalnum():
         end += 1
     return clause[start:end]
+
+
+def _unknown(words: str) -> BridgeError:
+    return BridgeError(
+        ErrorCode.NOT_UNDERSTOOD, f"the planner does not know {words!r}", remedy=f"known {known_words()}"
+    )
 
 
 def _short(text: str) -> str:

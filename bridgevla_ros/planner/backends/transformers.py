@@ -77,7 +77,7 @@ class TransformersBackend:
         return str(self.processor.tokenizer.decode(kept))
 
     def _render(self, messages: list[prompt.Message]) -> str:
-        """The conversation as the model wants it; plain text after its image token without a chat template."""
+        """The conversation as the model wants it; without a chat template, its image token and the words."""
         if getattr(self.processor, "chat_template", None):
             return str(
                 self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

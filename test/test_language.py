@@ -1,0 +1,121 @@
+"""Clauses, limits of an instruction, and the lexicon."""
+
+import random
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bridgevla_ros.core import resources
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.planner.language import (
+    COLOURS,
+    MAX_CLAUSES,
+    MAX_INSTRUCTION_CHARACTERS,
+    THINGS,
+    normalise,
+    split_clauses,
+)
+from bridgevla_ros.training.planner_phrasings import (
+    AFTER,
+    BEFORE,
+    IMPERATIVE,
+    SOURCE_ONLY,
+    STATEMENT,
+    sample,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "clauses"),
+    [
+        ("put the red cube in the blue bowl", 1),
+        ("pick up the red cube and put it in the blue bowl", 1),
+        ("pick up the red cube, then put it in the blue bowl", 1),
+        ("grab the red cube. drop it into the box", 1),
+        ("put the red cube in the bowl, then put the green ball on the plate", 2),
+        ("put the red cube in the bowl and then the green ball on the plate", 2),
+        ("put the red cube in the bowl and put the green ball on the plate", 2),
+        (
+            "Put the cube in the bowl. After that, move the ball to the box; finally put the bar on the plate",
+            3,
+        ),
+    ],
+)
+def test_steps(text: str, clauses: int) -> None:
+    assert len(split_clauses(normalise(text))) == clauses
+
+
+def test_a_clause_without_a_verb_borrows_it() -> None:
+    assert split_clauses("put the red cube in the bowl, then the green ball on the plate")[1] == (
+        "put the green ball on the plate"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   \n\t", "?!...", "12 34", "\x00\x01put", "put the \ufffd cube", "\ud800 cube"]
+)
+def test_no_text_is_not_understood(text: str) -> None:
+    with pytest.raises(BridgeError) as caught:
+        normalise(text)
+    assert caught.value.code == ErrorCode.NOT_UNDERSTOOD
+
+
+def test_a_hundred_kilobytes_name_value_and_limit() -> None:
+    with pytest.raises(BridgeError) as caught:
+        normalise("put the red cube in the blue bowl " * 3000)
+    assert caught.value.code == ErrorCode.NOT_UNDERSTOOD
+    assert caught.value.value == 34 * 3000
+    assert caught.value.limit == MAX_INSTRUCTION_CHARACTERS
+
+
+def test_too_many_steps() -> None:
+    text = ", then ".join(["put the cube in the box"] * (MAX_CLAUSES + 1))
+    with pytest.raises(BridgeError, match="9 steps"):
+        split_clauses(text)
+
+
+@given(st.text(max_size=MAX_INSTRUCTION_CHARACTERS))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_clauses_or_a_refusal(text: str) -> None:
+    code, clauses = ErrorCode.NONE, ("",)
+    try:
+        clauses = split_clauses(normalise(text))
+    except BridgeError as error:
+        code = error.code
+    if code == ErrorCode.NONE:
+        assert 1 <= len(clauses) <= MAX_CLAUSES
+        assert all(c.strip() for c in clauses)
+    else:
+        assert code == ErrorCode.NOT_UNDERSTOOD
+
+
+def test_no_word_names_two_concepts() -> None:
+    for concepts in (COLOURS, THINGS):
+        words = [w for c in concepts for w in (*c.words, *c.heldout)]
+        assert len(words) == len(set(words))
+
+
+def test_training_never_uses_what_is_held_out() -> None:
+    rng = random.Random(5)
+    said = "\n".join(sample(rng).text.casefold() for _ in range(3000))
+    heldout = [w for c in (*COLOURS, *THINGS) for w in c.heldout]
+    assert not [w for w in heldout if re.search(rf"\b{re.escape(w)}\b", said)]
+    lines = resources.find_config("wordings/heldout.txt").read_text(encoding="utf-8").splitlines()
+    trained = {*IMPERATIVE, *STATEMENT, *SOURCE_ONLY, *BEFORE, *AFTER}
+    for line in lines:
+        assert line.replace("the {object}", "{o}").replace("the {place}", "{p}") not in trained
+
+
+def test_labels_point_at_their_words() -> None:
+    rng = random.Random(6)
+    for _ in range(500):
+        phrase = sample(rng)
+        for span, colour, thing in zip(phrase.spans, phrase.colours, phrase.things, strict=True):
+            if span is None or not 0 < thing <= len(THINGS):
+                continue
+            words = phrase.text[span[0] : span[1]].casefold()
+            assert any(w in words for w in THINGS[thing - 1].words)
+            if 0 < colour <= len(COLOURS):
+                assert any(w in words for w in COLOURS[colour - 1].words)
