@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         given = bringup.parse_arguments(args.argument)
         bringup.resolve(given)
+        taken = {"seed", "record", "namespace"} & given.keys()
+        if taken:
+            raise ConfigError(f"{', '.join(sorted(taken))}: the demo sets this itself; see --seed and --out")
     except ConfigError as error:
         console.print(f"bridgevla demo: {error}", style="red")
         return 2

@@ -16,6 +16,7 @@ from bridgevla_ros.ros import conversions
 
 IMAGE = "/camera/color/image_raw"
 COMMANDS = {"/arm/joint_trajectory": "joint", "/arm/ee_pose": "ee"}
+"""Live topics by command mode; in joint mode poses are telemetry, in ee mode this joint topic is silent."""
 
 
 @dataclass

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bridgevla.msg import TaskStatus
+from bridgevla.srv import Resume, Stop
 from sensor_msgs.msg import CameraInfo, Image
 from sensor_msgs.msg import JointState as JointStateMsg
 
@@ -222,6 +223,25 @@ def test_a_killed_streamer_stops_the_arm_and_comes_back_held(cell: Cell) -> None
     assert went_on, cell.describe()
     if session.ended(answer.task_id):
         assert session.heard.status.code != ErrorCode.NONE
+
+
+def test_stop_brakes_and_waits_for_resume(cell: Cell) -> None:
+    session = cell.session
+    answer = session.instruct(the_task(), autonomy="auto", preempt=True)
+    assert answer.accepted, answer.message
+    assert session.wait(lambda: session.heard.first_motion is not None and cell.speed > 0.02, 60.0), (
+        cell.describe()
+    )
+    stopped = session.call(Stop, "stop", Stop.Request(reason="a hand in the cell"))
+    assert stopped is not None
+    assert stopped.accepted
+    assert cell.stands(), f"speed {cell.speed} rad/s"
+    status = session.heard.status
+    assert (status.stage, status.code) == (TaskStatus.HOLD, ErrorCode.STOPPED), cell.describe()
+    resumed = session.call(Resume, "resume", Resume.Request())
+    assert resumed is not None
+    assert resumed.accepted, resumed.message
+    assert session.wait(lambda: cell.speed > 0.02, 20.0), cell.describe()
 
 
 def test_busy_then_camera_lost_then_expert_killed(cell: Cell) -> None:
