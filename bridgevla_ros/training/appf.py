@@ -208,8 +208,11 @@ class Trainer:
                 self.optimizer.state[parameter] = values
         torch.set_rng_state(tensors["random"])
         self.step, self.ema.optimization_step = state["step"], state["ema_step"]
-        for _ in range(self.step):
-            self.schedule.step()
+        self.schedule.last_epoch = self.step
+        for group, base, share in zip(
+            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = base * share(self.step)
 
     def averaged(self) -> ExpertModel:
         """A copy of the model with the averaged weights."""
