@@ -133,13 +133,19 @@ def draw_plan(summary: BagSummary, path: Path) -> Path | None:
 
 
 def film(bag_path: Path, out: Path, caption: str) -> Path | None:
-    """Write the recorded images as run.mp4, or run.gif where there is no encoder; None without images."""
+    """Write the recorded images as run.mp4, or run.gif where there is no encoder; None without images.
+
+    The film begins a second before the first plan was asked for, and plays at the speed of simulated time.
+    """
     import imageio.v2 as imageio
 
+    bag = Bag(bag_path)
+    asked = next((item.received for item in bag.messages(["/plan_request"])), 0.0)
     frames, stamps = [], []
-    for item in Bag(bag_path).messages([IMAGE]):
-        frames.append(conversions.rgb_from_msg(item.message))
-        stamps.append(conversions.stamp_from_msg(item.message.header.stamp))
+    for item in bag.messages([IMAGE]):
+        if item.received > asked - 1.0:
+            frames.append(conversions.rgb_from_msg(item.message))
+            stamps.append(conversions.stamp_from_msg(item.message.header.stamp))
     if len(frames) < 2:
         return None
     period = float(np.median(np.diff(stamps)))
@@ -147,9 +153,9 @@ def film(bag_path: Path, out: Path, caption: str) -> Path | None:
     labelled = [_label(f, caption, t - stamps[0]) for f, t in zip(frames, stamps, strict=True)]
     try:
         path = out / "run.mp4"
-        with imageio.get_writer(path, fps=rate, codec="libx264", quality=7, macro_block_size=16) as writer:
-            for frame in labelled:
-                writer.append_data(frame)
+        imageio.mimwrite(
+            path, labelled, fps=rate, codec="libx264", quality=7, output_params=["-preset", "veryfast"]
+        )
     except (ImportError, OSError, RuntimeError, ValueError):
         # No ffmpeg for this machine: a GIF needs none. Every third frame keeps it small.
         path.unlink(missing_ok=True)

@@ -58,7 +58,8 @@ def declare(node: Node, config: type[C]) -> C:
         ConfigError: A key is unknown, or a value is of the wrong type or out of range; the text names
             node, key, value, limit and the nearest known key.
     """
-    return declare_all(node, config)[0]
+    filled: C = declare_all(node, config)[0]
+    return filled
 
 
 def declare_all(node: Node, *configs: type[Any]) -> tuple[Any, ...]:

@@ -62,7 +62,7 @@ class TransformTree:
 
     def add(
         self,
-        transform: Transform,
+        transform: Lazy,
         parent: str,
         child: str,
         stamp: float,
