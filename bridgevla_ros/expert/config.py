@@ -49,6 +49,13 @@ class ExpertConfig:
     max_correction: float = param(
         0.06, "A larger departure from guidance is EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
     )
+    lock_distance: float = param(
+        0.05,
+        "Nearer to the contact than this the correction is held: the gripper hides what it reaches for.",
+        unit="m",
+        ge=0.0,
+        le=0.2,
+    )
     max_descent: float = param(
         0.0,
         "A correction goes no lower than this below guidance: the planner knows what the fingers stand over.",

@@ -153,9 +153,9 @@ class FollowPolicy:
         """See ``ExpertPolicy``."""
         scene = self._scene(obs)
         offset, velocity, joints, memory = self._state(scene)
-        offsets: Array
+        offsets: Array  # (H, 6) from guidance
         times = self.model.dt * np.arange(1, self.model.horizon + 1)
-        if obs.progress.state == StreamerState.GRIPPING and memory.sequence > 0:
+        if memory.sequence > 0 and (obs.progress.state == StreamerState.GRIPPING or self._locked(scene)):
             offsets = np.repeat(offset[None], self.model.horizon, axis=0)
             added = Residual(offsets[:, :3] * 0.0, offsets[:, 3:] * 0.0, scene.widths)
         else:
@@ -206,6 +206,13 @@ class FollowPolicy:
             model_sha256=self.model_sha256,
             source=self.source,
         )
+
+    def _locked(self, scene: Scene) -> bool:
+        """Too near to the contact to see it; a policy that does not look has nothing to hold."""
+        if not (self.needs_cloud and scene.contact.exists):
+            return False
+        to_go = scene.contact.T_base_local.translation - scene.now.position[0]
+        return float(np.linalg.norm(to_go)) < self.config.lock_distance
 
     # -- observation -----------------------------------------------------------------------------
 
