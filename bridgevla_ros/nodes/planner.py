@@ -100,6 +100,7 @@ class PlannerNode(ManagedNode):
         for publisher in (self._plan, self._image):
             self.destroy_publisher(publisher)
         self.destroy_timer(self._timer)
+        self._transforms.close()
 
     def _now(self) -> float:
         return float(self.get_clock().now().nanoseconds) * 1e-9
