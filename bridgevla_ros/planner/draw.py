@@ -33,9 +33,11 @@ def annotate(
         (H', W', 3) uint8; small images are doubled so that the words can be read.
     """
     scale = 2 if rgb.shape[1] < 500 else 1
-    image = (
-        cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) if scale > 1 else rgb.copy()
-    )
+    image = rgb.copy()
+    if scale > 1:
+        image = np.asarray(
+            cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8
+        )
     T_camera_base = plan.T_base_camera.inverse()
     if guidance is not None and len(guidance.position):
         path = _pixels(T_camera_base.apply(guidance.position), plan, scale)
@@ -72,7 +74,7 @@ def annotate(
     _write(image, words[:90], (8, 18), 0.5)
     if plan.code != ErrorCode.NONE:
         _write(image, f"{plan.code.name}: {plan.message}"[:110], (8, 38), 0.45, (255, 120, 120))
-    return np.asarray(image)
+    return image
 
 
 def _pixels(points_camera: Array, plan: WaypointPlan, scale: int) -> NDArray[np.int32]:

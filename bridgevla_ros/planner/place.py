@@ -55,7 +55,8 @@ def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     disc = np.hypot(near[:, 0] - start[0], near[:, 1] - start[1]) < 0.03
     floor = float(np.percentile(near[disc, 2], 20)) if disc.sum() > 10 else float(start[2])
     center = start[:2].copy()
-    walls, found, rims = np.full(16, REACH), np.zeros(16, bool), []
+    walls, found = np.full(16, REACH), np.zeros(16, bool)
+    rims: list[float] = []
     for _ in range(6):
         walls, found, rims = _walk(heights, start[:2], center, floor + 0.014)
         if found.sum() < 9:
@@ -123,7 +124,8 @@ def _walk(
 ) -> tuple[Array, NDArray[np.bool_], list[float]]:
     """Distance to the first cell above ``level`` in each direction, whether there is one, its height."""
     size = len(heights)
-    walls, found, rims = np.full(16, REACH), np.zeros(16, bool), []
+    walls, found = np.full(16, REACH), np.zeros(16, bool)
+    rims: list[float] = []
     steps = np.arange(0.012, REACH, CELL / 2)
     for k, angle in enumerate(DIRECTIONS):
         xy = center + steps[:, None] * np.array([np.cos(angle), np.sin(angle)])
