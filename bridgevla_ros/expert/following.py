@@ -154,7 +154,7 @@ class FollowPolicy:
         scene = self._scene(obs)
         offset, velocity, joints, memory = self._state(scene)
         offsets: Array  # (H, 6) from guidance
-        times = self.model.dt * np.arange(1, self.model.horizon + 1)
+        times: Array = self.model.dt * np.arange(1, self.model.horizon + 1, dtype=np.float64)
         if memory.sequence > 0 and (obs.progress.state == StreamerState.GRIPPING or self._locked(scene)):
             offsets = np.repeat(offset[None], self.model.horizon, axis=0)
             added = Residual(offsets[:, :3] * 0.0, offsets[:, 3:] * 0.0, scene.widths)
@@ -164,7 +164,9 @@ class FollowPolicy:
             before = float(np.linalg.norm(scene.now.position[0] - memory.last_contact))
             share_now: Array = features.fade(np.array(before), self.model) * memory.last_offset
             rate: Array = (share[0] - share_now) / self.model.dt
-            offsets = share + features.decay(offset - share_now, velocity - rate, times, self.model.omega)
+            offsets = np.add(
+                share, features.decay(offset - share_now, velocity - rate, times, self.model.omega)
+            )
             added = self.residual(scene, seed)
             self._check(added)
             offsets = offsets + np.concatenate([added.position, added.rotvec], axis=1)
