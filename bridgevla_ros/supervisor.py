@@ -1,9 +1,9 @@
 """Start the graph as supervised processes, where `launch` is not installed: ``bridgevla up``.
 
-Every process is the leader of its own session, so that a Ctrl-C reaches the supervisor alone, which then ends
-its children in order: SIGINT, SIGTERM, SIGKILL, each to the whole process group. A process that ends by itself
-is started again, after a delay that doubles while it keeps ending. If the supervisor itself is killed, the
-kernel kills its children: nothing is left behind.
+Every process is the leader of its own session, so that a Ctrl-C reaches the supervisor alone, which then
+ends its children in order: SIGINT, SIGTERM, SIGKILL, each to the whole process group. A process that ends by
+itself is started again, after a delay that doubles while it keeps ending. If the supervisor itself is killed,
+the kernel kills its children: nothing is left behind.
 """
 
 from __future__ import annotations

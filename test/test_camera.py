@@ -40,7 +40,7 @@ def test_metres_keep_nan_and_both_infinities(big_endian: bool, padding: int) -> 
 
 @pytest.mark.parametrize("encoding", ["mono8", "", "16uc1", "64FC1"])
 def test_unknown_encoding_names_itself_and_the_known_ones(encoding: str) -> None:
-    with pytest.raises(BridgeError, match="16UC1.*32FC1") as refused:
+    with pytest.raises(BridgeError, match=r"16UC1.*32FC1") as refused:
         decode_depth(bytes(64), encoding, 2, 2, 16, False)
     assert refused.value.code == ErrorCode.BAD_INPUT
     assert repr(encoding) in refused.value.message

@@ -38,7 +38,7 @@ from bridgevla_ros.training.planner_phrasings import (
         ("put the red cube in the bowl and then the green ball on the plate", 2),
         ("put the red cube in the bowl and put the green ball on the plate", 2),
         (
-            "Put the cube in the bowl. After that, move the ball to the box; finally put the bar on the plate",
+            "Put the cube in the bowl. After that move the ball to the box; finally put the bar on the plate",
             3,
         ),
     ],

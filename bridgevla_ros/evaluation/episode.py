@@ -68,6 +68,7 @@ class PlanNoise:
         self.yaw = float(np.radians(rng.normal(0.0, degrees)))
 
     def __call__(self, plan: WaypointPlan) -> WaypointPlan:
+        """The plan, moved and turned by this error."""
         T_base_camera = plan.T_base_camera
         turn = Rotation.from_rotvec([0.0, 0.0, self.yaw]).as_matrix()
         moved = []
@@ -87,6 +88,7 @@ class DepthNoise:
         self.metres, self.rng = metres, rng
 
     def __call__(self, frame: RgbdFrame) -> RgbdFrame:
+        """The frame with noisy depth."""
         noise = self.rng.normal(0.0, self.metres, frame.depth.shape).astype(np.float32)
         return dataclasses.replace(frame, depth=frame.depth + noise)
 

@@ -49,11 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the suite; 0 when it ran, 2 for a bad option."""
     if args.suite == "grounding":
-        from bridgevla_ros.evaluation import grounding
+        from bridgevla_ros.evaluation.grounding import run as run_grounding
 
         args.episodes = 300 if args.episodes is None else args.episodes
         args.seed = 5000 if args.seed is None else args.seed
-        return grounding.run(args)
+        return run_grounding(args)
     policies = POLICIES if args.policy == "all" else tuple(args.policy.split(","))
     unknown = [p for p in policies if p not in POLICIES]
     if unknown:

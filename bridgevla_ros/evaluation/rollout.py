@@ -44,19 +44,25 @@ class SubgoalPlanner(Protocol):
 
     def plan(
         self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
-    ) -> WaypointPlan: ...
+    ) -> WaypointPlan:
+        """Answer a request from one frame; refusals carry a code."""
+        ...
 
 
 class FrameFilter(Protocol):
     """Changes what the camera delivers, e.g. blacks it out."""
 
-    def __call__(self, frame: RgbdFrame) -> RgbdFrame: ...
+    def __call__(self, frame: RgbdFrame) -> RgbdFrame:
+        """What arrives instead of ``frame``."""
+        ...
 
 
 class PlanFilter(Protocol):
     """Changes a plan before it is followed, e.g. adds planner error."""
 
-    def __call__(self, plan: WaypointPlan) -> WaypointPlan: ...
+    def __call__(self, plan: WaypointPlan) -> WaypointPlan:
+        """What is followed instead of ``plan``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -180,9 +186,6 @@ class Graph:
         self.trace.sim_seconds = world.now
         self.trace.wall_seconds = time.monotonic() - started
         return self.trace
-
-    def _later(self, when: float, call: Callable[[], None]) -> None:
-        heapq.heappush(self._queue, (when, next(self._order), call))
 
     def _later(self, when: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (when, next(self._order), call))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
@@ -29,7 +30,7 @@ class TruthBackend:
         labels = self._world.render_segmentation()
         return Anchors(self._anchor(labels, self._source), self._anchor(labels, self._destination))
 
-    def _anchor(self, labels: Array, name: str) -> Anchor:
+    def _anchor(self, labels: NDArray[np.int32], name: str) -> Anchor:
         index = [thing.name for thing in self._world.scene.objects].index(name) + 1
         pixels = np.argwhere(labels == index)[:, ::-1].astype(float)
         if not len(pixels):
