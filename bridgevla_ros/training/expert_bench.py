@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import functools
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError
@@ -34,7 +35,7 @@ CASES = (
 
 
 def observation(arm: ArmModel) -> ExpertObservation:
-    """An arm 3 cm above a grasp, 512 points of a cube in sight."""
+    """An arm one second above a grasp, 512 points of a cube in sight."""
     down = np.diag([1.0, -1.0, -1.0])
     contact = np.array([0.5, 0.1, 0.02])
 
@@ -54,7 +55,7 @@ def observation(arm: ArmModel) -> ExpertObservation:
     guidance = TrajectoryGenerator(TrajectoryConfig()).generate(
         plan, Transform.identity(), arm.fk(arm.home), 0.08
     )
-    progress = float(guidance.event_progress[1]) - 0.4 / guidance.duration
+    progress = float(guidance.event_progress[1]) - 1.0 / guidance.duration
     index = int(np.abs(guidance.progress - progress).argmin())
     pose = Transform.from_quat(guidance.position[index], guidance.quat[index])
     q = arm.ik(pose, arm.home, restarts=3).q
@@ -77,4 +78,4 @@ def rows() -> Iterator[tuple[str, Callable[[], object], str]]:
         note = (
             f"{config.samples} samples, {config.denoising_steps} steps" if policy.source == "expert" else ""
         )
-        yield f"chunk {name}", lambda policy=policy: policy.chunk(seen, 0), note
+        yield f"chunk {name}", functools.partial(policy.chunk, seen, 0), note

@@ -35,7 +35,9 @@ def predict(
     for first in range(0, count, 50):
         part = slice(first, first + 50)
         noise = rng.standard_normal(action[part].shape).astype(np.float32)
-        action[part], contact[part] = runtime(batch.features[part], batch.cloud[part], batch.mask[part], noise)
+        action[part], contact[part] = runtime(
+            batch.features[part], batch.cloud[part], batch.mask[part], noise
+        )
     moved, rotvec, _ = features.decode_action(action.reshape(count, model.horizon, model.action_dim), model)
     gain = batch.features[:, 18 + 9 * model.horizon + model.horizon - 1].astype(np.float64)
     return moved[:, -1] / gain[:, None], rotvec[:, -1, 2] / gain, contact[:, 4].astype(np.float64)
