@@ -10,7 +10,8 @@ from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import RgbdFrame
-from bridgevla_ros.evaluation.grounding import DEFAULT_WORDINGS, fill, read_wordings, run_grounding
+from bridgevla_ros.evaluation.grounding import run_grounding
+from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings
 from bridgevla_ros.planner.backends import Anchor, Anchors
 
 

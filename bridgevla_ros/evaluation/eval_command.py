@@ -43,16 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth-noise", type=float, default=0.0, metavar="METRES", help="noise added to each depth pixel"
     )
     parser.add_argument("--wordings", type=Path, help="grounding: one template a line, {object} and {place}")
+    parser.add_argument(
+        "--words",
+        choices=("canonical", "synonyms", "heldout"),
+        default="synonyms",
+        help="grounding: words for colours and things: the plain one, any trained, or never trained",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the suite; 0 when it ran, 2 for a bad option."""
     if args.suite == "grounding":
+        from bridgevla_ros.evaluation.grounding import DEFAULT_EPISODES, DEFAULT_SEED
         from bridgevla_ros.evaluation.grounding import run as run_grounding
 
-        args.episodes = 300 if args.episodes is None else args.episodes
-        args.seed = 5000 if args.seed is None else args.seed
+        args.episodes = DEFAULT_EPISODES if args.episodes is None else args.episodes
+        args.seed = DEFAULT_SEED if args.seed is None else args.seed
         return run_grounding(args)
     policies = POLICIES if args.policy == "all" else tuple(args.policy.split(","))
     unknown = [p for p in policies if p not in POLICIES]

@@ -21,21 +21,19 @@ from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings, words_for
 from bridgevla_ros.planner.backends import Backend, make_backend
 from bridgevla_ros.planner.config import PlannerConfig
-from bridgevla_ros.planner.language import COLOURS, THINGS, Concept, normalise
-from bridgevla_ros.simulation.scene import ObjectSpec, SceneSpec
+from bridgevla_ros.planner.language import normalise
+from bridgevla_ros.simulation.scene import SceneSpec
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
 
-DEFAULT_WORDINGS = "wordings/heldout.txt"
 DEFAULT_SEED = 5000
 DEFAULT_EPISODES = 300
 
 MIN_PIXELS = 20
 """Fewest visible pixels of a thing that is asked for."""
-
-DETERMINERS = {"the", "a", "an", "that", "this", "my", "your", "one"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,54 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="words for colours and things: the lexicon's first, any trained, or never trained",
     )
     parser.add_argument("--json", type=Path, help="write the figures here")
-
-
-def read_wordings(path: Path) -> list[str]:
-    """Templates of a file.
-
-    Raises:
-        ValueError: None, one without {object}, or one with another brace.
-    """
-    templates = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text = line.strip()
-        if not text or text.startswith("#"):
-            continue
-        rest = text.replace("{object}", "").replace("{place}", "")
-        if "{object}" not in text or "{" in rest or "}" in rest:
-            raise ValueError(
-                f"{path}:{number}: {text!r} must hold {{object}}, may hold {{place}}, and no other brace"
-            )
-        templates.append(text)
-    if not templates:
-        raise ValueError(f"{path} holds no template")
-    return templates
-
-
-def fill(template: str, thing: str, place: str) -> str:
-    """Put words into a template, with "the" unless a determiner stands there already."""
-    text = template
-    for key, words in (("{object}", thing), ("{place}", place)):
-        while key in text:
-            head, tail = text.split(key, 1)
-            before = head.split()[-1].casefold() if head.split() else ""
-            article = "" if before in DETERMINERS else "the "
-            text = head + article + words + tail
-    return text
-
-
-def words_for(thing: ObjectSpec, rng: np.random.Generator, which: str) -> str:
-    """Colour and kind of a thing in words."""
-    colour = next(c for c in COLOURS if c.name == thing.colour)
-    kind = next(t for t in THINGS if t.name == thing.kind)
-    return f"{_word(colour, rng, which)} {_word(kind, rng, which)}"
-
-
-def _word(concept: Concept, rng: np.random.Generator, which: str) -> str:
-    if which == "canonical" or (which == "synonyms" and rng.random() < 0.5):
-        return concept.name
-    pool = concept.heldout if which == "heldout" and concept.heldout else concept.words
-    return str(rng.choice(pool))
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
-import functools
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError

@@ -202,4 +202,4 @@ def render(
             out["pixels"].append((counts * (height * width) / segmentation.size).astype(np.int32))
     if world is not None:
         world.close()
-    return Frames(**{k: np.stack(v) for k, v in out.items()})  # type: ignore[arg-type]
+    return Frames(**{k: np.stack(v) for k, v in out.items()})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -138,7 +139,7 @@ def augment(
     rng: np.random.Generator, rgb: NDArray[np.uint8], heights: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Other light, white balance, blur and noise; holes, an offset, or no depth at all."""
-    image = rgb.astype(np.float32)
+    image: NDArray[Any] = rgb.astype(np.float32)
     if rng.random() < 0.8:
         gain = rng.uniform(0.7, 1.3) * rng.uniform(0.93, 1.07, 3)
         image = 255.0 * (np.clip(image * gain / 255.0, 0, 1) ** rng.uniform(0.8, 1.25))
@@ -209,7 +210,7 @@ def batch_loss(
     roles = torch.from_numpy(rng.integers(0, 2, len(queries)))
     logits = model.head(seen, colours, things, roles, torch.tensor(owner))
     target = torch.from_numpy(np.stack(targets)).float()
-    heat = -(target * logits.log_softmax(-1)).sum(-1).mean()
+    heat: Tensor = -(target * logits.log_softmax(-1)).sum(-1).mean()
     return heat + 0.7 * dense_loss(seen, items)
 
 
