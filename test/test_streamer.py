@@ -11,7 +11,7 @@ from streamer_rig import ARM, PERIOD, Rig, check_smooth, follow
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.streamer import Streamer
+from bridgevla_ros.core.streamer import Streamer, retreat_end
 from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.types import Lease, StreamerState
 
@@ -185,12 +185,17 @@ def test_an_arm_that_does_not_follow_trips_the_stop(moving: Rig) -> None:
     assert report.value > report.limit
 
 
-def test_closing_on_nothing_is_a_failed_grasp() -> None:
+def test_closing_on_nothing_is_a_failed_grasp_after_a_retreat() -> None:
     rig = Rig(object_width=0.0)
     report = rig.run(10.0)
-    assert (report.state, report.code, report.events_done) == (S.HELD, ErrorCode.GRASP_FAILED, 1)
+    assert (report.state, report.code, report.events_done) == (S.HELD, ErrorCode.GRASP_FAILED, 2)
     assert report.value <= report.limit == pytest.approx(rig.config.min_grasp_width)
     assert standing(rig)
+    contact = rig.guidance.event_progress[1]
+    end = retreat_end(rig.guidance, contact)
+    assert contact < end < rig.guidance.event_progress[2]
+    assert report.progress == pytest.approx(end, abs=0.01)
+    assert rig.width > 0.02, "the gripper opens again before the retreat"
 
 
 def test_an_object_lost_on_the_way_is_a_failed_grasp() -> None:

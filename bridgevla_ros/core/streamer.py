@@ -31,6 +31,7 @@ from bridgevla_ros.core.types import (
     Lease,
     Progress,
     StreamerState,
+    WaypointKind,
 )
 
 # Points of the braking tail that goes out behind the first point.
@@ -86,6 +87,8 @@ class Streamer:
         self._operator_hold = False
         self._stopping = False
         self._failed = False  # until a new guidance
+        self._missed: Reason | None = None  # closed on nothing: retreating with the gripper open
+        self._clear_at = 1.0  # progress at which that retreat ends
 
     # ---- inputs
 
@@ -299,11 +302,10 @@ class Streamer:
         """Chunk time that must not be passed: its end, or the next gripper event."""
         guidance = self._guidance
         assert guidance is not None
+        stop = self._clear_at if self._missed is not None else 1.0
         if self._events_done < len(guidance.events):
-            return max(
-                self._tau, min(path.end, path.reach(float(guidance.event_progress[self._events_done])))
-            )
-        return path.end
+            stop = min(stop, float(guidance.event_progress[self._events_done]))
+        return max(self._tau, min(path.end, path.reach(stop))) if stop < 1.0 else path.end
 
     def _singular(self, condition: float) -> Clearance | None:
         limit = self.config.singularity_stop
@@ -333,7 +335,11 @@ class Streamer:
         tolerance = self.config.event_tolerance
         arrived = still and self._path is not None and self._gap() < 0.02
         permitted = self._reason.code == ErrorCode.NONE and not self._operator_hold and joints is not None
-        if self._events_done < len(guidance.events):
+        if self._missed is not None:
+            if self._progress >= self._clear_at - tolerance and (arrived or still):
+                self._fail(self._missed)
+                return
+        elif self._events_done < len(guidance.events):
             at_event = self._progress >= float(guidance.event_progress[self._events_done]) - tolerance
             if at_event and arrived and permitted:
                 event = guidance.events[self._events_done]
@@ -361,15 +367,28 @@ class Streamer:
         if not self._gripper.done(self._job, now):
             return
         job, self._job = self._job, None
+        if self._missed is not None:  # open again: back off
+            self._go_on(now)
+            return
+        self._progress = max(self._progress, float(self._guidance.event_progress[self._events_done]))
+        self._events_done += 1
         if job.event == GripperEvent.CLOSE and not self._gripper.holds_object():
-            self._fail(self._gripper.reason("the gripper closed on nothing"))
+            self._back_off(job, now)
             return
         self._gripper.carrying = job.event == GripperEvent.CLOSE
-        self._events_done += 1
-        self._progress = max(self._progress, float(self._guidance.event_progress[self._events_done - 1]))
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
         self._path = None
         self._waiting_since = now
         self.state = StreamerState.MOVING
+
+    def _back_off(self, job: GripperJob, now: float) -> None:
+        """Open again and retreat as planned, so that the camera sees the object for the next try."""
+        assert self._guidance is not None
+        self._missed = self._gripper.reason("the gripper closed on nothing")
+        self._clear_at = retreat_end(self._guidance, self._progress)
+        self._job = GripperJob(GripperEvent.OPEN, job.start_width, now, self._gripper.width())
 
     def _note_silence(self, now: float) -> None:
         """Name the hold when no usable chunk has come for a while, or the last ones were dropped."""
@@ -404,6 +423,7 @@ class Streamer:
         self._guidance, self._path, self._job = guidance, None, None
         self._progress, self._events_done, self._tau, self._scale = 0.0, 0, 0.0, 0.0
         self._failed, self._silent, self._dropped, self._reason = False, False, None, Reason()
+        self._missed = None
         self._gripper.carrying = False
         self._waiting_since = now
         self.state = StreamerState.HELD
@@ -497,3 +517,15 @@ class Streamer:
             reason.limit,
             reason.unit,
         )
+
+
+def retreat_end(guidance: Guidance, progress: float) -> float:
+    """Progress at which the retreat that begins at ``progress`` ends; ``progress`` if there is none."""
+    end = progress
+    for at, kind in zip(guidance.progress, guidance.kind, strict=True):
+        if at <= progress:
+            continue
+        if kind != WaypointKind.RETREAT:
+            break
+        end = float(at)
+    return end

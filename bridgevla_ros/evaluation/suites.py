@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,18 +90,21 @@ def specs_for(suite: str, seed: int, episodes: int, **settings: Any) -> list[Epi
 
 def run_specs(specs: list[EpisodeSpec], workers: int) -> Iterator[EpisodeResult]:
     """Yield results as they come, from ``workers`` processes of one thread each."""
-    if workers == 1:
-        from bridgevla_ros.evaluation.episode import run_episode
+    from bridgevla_ros.evaluation.episode import run_episode
 
+    if workers == 1:
         yield from map(run_episode, specs)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers) as pool:
-        from bridgevla_ros.evaluation.episode import run_episode
-
-        yield from pool.imap_unordered(run_episode, specs)
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            for done in as_completed([pool.submit(run_episode, spec) for spec in specs]):
+                yield done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def summarise(results: list[EpisodeResult], wall_seconds: float) -> dict[str, Any]:
