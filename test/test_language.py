@@ -34,6 +34,8 @@ from bridgevla_ros.training.planner_phrasings import (
         ("pick up the red cube and put it in the blue bowl", 1),
         ("pick up the red cube, then put it in the blue bowl", 1),
         ("grab the red cube. drop it into the box", 1),
+        ("pick up the white ball and put it into the orange desk drawer", 1),
+        ("pick up the can and put it into the tin box", 1),
         ("put the red cube in the bowl, then put the green ball on the plate", 2),
         ("put the red cube in the bowl and then the green ball on the plate", 2),
         ("put the red cube in the bowl and put the green ball on the plate", 2),

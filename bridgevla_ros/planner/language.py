@@ -413,9 +413,11 @@ def _continues(clause: str) -> bool:
 
 
 def _names_two(clause: str) -> bool:
+    """Two noun phrases; nouns side by side ("desk drawer", "tin box") are one."""
     nouns = {w for t in THINGS for w in (*t.words, *t.heldout)} | set(GENERIC_THINGS)
-    text = f" {' '.join(_words(clause))} "
-    return sum(f" {noun} " in text for noun in nouns) >= 2
+    longest_first = sorted(nouns, key=len, reverse=True)
+    one = "|".join(re.escape(noun) for noun in longest_first)
+    return len(re.findall(rf"\b(?:{one})(?: (?:{one}))*\b", " ".join(_words(clause)))) >= 2
 
 
 def split_clauses(instruction: str) -> tuple[str, ...]:
