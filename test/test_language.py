@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -17,12 +18,18 @@ from bridgevla_ros.planner.language import (
     normalise,
     split_clauses,
 )
+from bridgevla_ros.training import planner_families
 from bridgevla_ros.training.planner_phrasings import (
     AFTER,
     BEFORE,
     IMPERATIVE,
+    INTO,
+    PLACED,
+    PUT,
     SOURCE_ONLY,
     STATEMENT,
+    Phrase,
+    of_family,
     sample,
 )
 
@@ -43,6 +50,10 @@ from bridgevla_ros.training.planner_phrasings import (
             "Put the cube in the bowl. After that move the ball to the box; finally put the bar on the plate",
             3,
         ),
+        ("look at the blue bowl. put the red cube there", 1),
+        ("I have the red cube. the blue bowl is over there", 1),
+        ("put the red cube in the bowl. the green ball goes on the plate", 2),
+        ("put the red cube in the bowl. put the green ball over there", 2),
     ],
 )
 def test_steps(text: str, clauses: int) -> None:
@@ -110,10 +121,53 @@ def test_training_never_uses_what_is_held_out() -> None:
         assert line.replace("the {object}", "{o}").replace("the {place}", "{p}") not in trained
 
 
-def test_labels_point_at_their_words() -> None:
+WORD_LISTS = {"into": INTO, "placed": PLACED, "put": PUT}
+
+
+def matcher(pattern: str) -> re.Pattern[str]:
+    """All that a family can say, with OBJECT and PLACE for its noun phrases."""
+    text = pattern.replace("{o}", "OBJECT").replace("{p}", "PLACE")
+    for key, words in WORD_LISTS.items():
+        text = text.replace(f"{{{key}}}", f"[{'|'.join(words)}]")
+    text = re.sub(r"\{\w+\}", r"\\w+", text).replace(".", r"\.").replace("?", r"\?")
+    return re.compile(text.replace("[", "(?:").replace("]", ")"), re.IGNORECASE)
+
+
+def test_held_out_families_are_not_drawn() -> None:
+    lines = resources.find_config("wordings/heldout.txt").read_text(encoding="utf-8").splitlines()
+    heldout = [
+        line.replace("the {object}", "OBJECT").replace("the {place}", "PLACE")
+        for line in lines
+        if not line.startswith("#")
+    ]
+    plain = {template: template for template in (*IMPERATIVE, *STATEMENT)}
+    for pattern in (plain | planner_families.TRAINING | planner_families.VALIDATION).values():
+        assert not [line for line in heldout if matcher(pattern).fullmatch(line)], pattern
+
+
+def test_validation_families_are_not_trained_on() -> None:
+    trained = [matcher(p) for p in (*planner_families.TRAINING.values(), *IMPERATIVE, *STATEMENT)]
+    rng = random.Random(8)
+    for pattern in planner_families.VALIDATION.values():
+        for _ in range(40):
+            said = planner_families.expand(pattern, rng).replace("{o}", "OBJECT").replace("{p}", "PLACE")
+            said = said.replace("{into}", rng.choice(INTO))
+            assert not [t.pattern for t in trained if t.fullmatch(said)], said
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        sample,
+        lambda rng: of_family(rng, planner_families.TRAINING)[1],
+        lambda rng: of_family(rng, planner_families.VALIDATION)[1],
+    ],
+    ids=["sample", "training", "validation"],
+)
+def test_labels_point_at_their_words(draw: Callable[[random.Random], Phrase]) -> None:
     rng = random.Random(6)
-    for _ in range(500):
-        phrase = sample(rng)
+    for _ in range(300):
+        phrase = draw(rng)
         for span, colour, thing in zip(phrase.spans, phrase.colours, phrase.things, strict=True):
             if span is None or not 0 < thing <= len(THINGS):
                 continue

@@ -11,6 +11,7 @@ Whatever goes out ends at rest, so that silence is a controlled stop. Progress i
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.motion import Brake, CommandHistory, JointMotion, MotionLimits, step_towards
 from bridgevla_ros.core.safety import Clearance, Envelope, Reason
 from bridgevla_ros.core.streamer_config import StreamerConfig
+from bridgevla_ros.core.trajectory import retreat_end
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import (
     ActionChunk,
@@ -31,7 +33,6 @@ from bridgevla_ros.core.types import (
     Lease,
     Progress,
     StreamerState,
-    WaypointKind,
 )
 
 # Points of the braking tail that goes out behind the first point.
@@ -502,7 +503,6 @@ class Streamer:
         )
 
     def _report(self, now: float) -> Progress:
-        reason = self._reason
         return Progress(
             now,
             self._guidance.guidance_id if self._guidance else "",
@@ -511,21 +511,5 @@ class Streamer:
             self.state,
             self._scale,
             self._joints.gripper_width if self._joints else math.nan,
-            reason.code,
-            reason.message,
-            reason.value,
-            reason.limit,
-            reason.unit,
+            *astuple(self._reason),
         )
-
-
-def retreat_end(guidance: Guidance, progress: float) -> float:
-    """Progress at which the retreat that begins at ``progress`` ends; ``progress`` if there is none."""
-    end = progress
-    for at, kind in zip(guidance.progress, guidance.kind, strict=True):
-        if at <= progress:
-            continue
-        if kind != WaypointKind.RETREAT:
-            break
-        end = float(at)
-    return end

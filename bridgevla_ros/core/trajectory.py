@@ -389,6 +389,18 @@ def next_contact(guidance: Guidance, progress: float, events_done: int) -> Array
     return np.asarray(guidance.contact_position[-1], np.float64)
 
 
+def retreat_end(guidance: Guidance, progress: float) -> float:
+    """Progress at which the retreat that begins at ``progress`` ends; ``progress`` if there is none."""
+    end = progress
+    for at, kind in zip(guidance.progress, guidance.kind, strict=True):
+        if at <= progress:
+            continue
+        if kind != WaypointKind.RETREAT:
+            break
+        end = float(at)
+    return end
+
+
 def _check_transform(name: str, transform: Transform) -> None:
     finite = np.isfinite(transform.translation).all() and np.isfinite(transform.rotation).all()
     error = (

@@ -25,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy", default="expert", help=f"{', '.join(POLICIES)}, a list with commas, or all (one row each)"
     )
-    parser.add_argument("--planner", default="embedded", help="planner backend (default: %(default)s)")
+    parser.add_argument(
+        "--planner",
+        default="embedded",
+        choices=("embedded", "truth"),
+        help="who finds the anchors; truth: the simulator, to measure what follows (default: %(default)s)",
+    )
     parser.add_argument(
         "--episodes", type=int, default=None, help="scenes to run (default: 50; grounding: 300)"
     )

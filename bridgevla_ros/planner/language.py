@@ -412,6 +412,14 @@ def _continues(clause: str) -> bool:
     return bool(_PRONOUNS & set(_words(clause))) and not _names_two(clause)
 
 
+def _completes(clause: str, before: str) -> bool:
+    """Each names one thing, and the second says "there", or neither has a verb that would start a step."""
+    if _names_two(clause) or _names_two(before):
+        return False
+    words = _words(clause)
+    return "there" in words[1:] or not set(_VERBS) & {*words, *_words(before)}
+
+
 def _names_two(clause: str) -> bool:
     """Two noun phrases; nouns side by side ("desk drawer", "tin box") are one."""
     nouns = {w for t in THINGS for w in (*t.words, *t.heldout)} | set(GENERIC_THINGS)
@@ -445,7 +453,12 @@ def split_clauses(instruction: str) -> tuple[str, ...]:
                 rough.append(part)
     clauses: list[str] = []
     for part in rough:
-        if clauses and (_continues(part) or not _names_thing(part) or not _names_thing(clauses[-1])):
+        if clauses and (
+            _continues(part)
+            or _completes(part, clauses[-1])
+            or not _names_thing(part)
+            or not _names_thing(clauses[-1])
+        ):
             clauses[-1] = f"{clauses[-1]} and {part}"
         elif clauses and not set(_words(part)) & set(_VERBS) and set(_words(clauses[-1])) & set(_VERBS):
             verb = next(w for w in _words(clauses[-1]) if w in _VERBS)

@@ -1,6 +1,9 @@
 """Train the embedded planner: language part on phrasings, then vision part on rendered scenes.
 
-``bridgevla train planner --out DIR``. Rendered frames are cached; a run can be resumed.
+``bridgevla train planner --out DIR`` does all of it in one run and ends with a calibrated checkpoint.
+Rendered frames are cached; a run can be resumed. ``--stage language --resume`` adds a round to the
+language part; ``--stage merge --language-from OTHER --resume`` puts the language part of another
+checkpoint into the one in --out and calibrates the null threshold anew.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards", type=int, default=12, help=f"shards of {SHARD_SCENES} scenes x {SHOTS} frames"
     )
-    parser.add_argument("--stage", choices=("all", "language", "vision"), default="all", help="part to train")
+    parser.add_argument("--stage", choices=("all", "language", "vision", "merge"), default="all", help="part")
+    parser.add_argument("--language-from", type=Path, help="checkpoint whose language part merge takes")
     parser.add_argument("--phrases", type=int, default=16000, help="phrasings for the language part")
     parser.add_argument("--language-steps", type=int, default=1500, help="steps of the language part")
     parser.add_argument("--language-batch", type=int, default=128, help="phrasings a step")
@@ -57,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     """Train as asked; returns 0."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    if args.stage == "merge" and (args.language_from is None or not args.resume):
+        print("--stage merge needs --language-from DIR and --resume")
+        return 2
     args.out.mkdir(parents=True, exist_ok=True)
     model = GroundingModel.from_pretrained(args.out) if args.resume else GroundingModel(GroundingConfig())
     recipe = _read(args.out / "recipe.json") if args.resume else {"seed": args.seed}
@@ -66,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
             _language(model, recipe, args, bar)
         if args.stage in ("all", "vision"):
             _vision(model, recipe, args, bar)
+        if args.stage == "merge":
+            merge(model, recipe, args.language_from)
+            calibrate(model, recipe, validation(args.data))
+            save(model, recipe, args.out)
     print(json.dumps(recipe, indent=2))
     return 0
 
@@ -101,6 +112,28 @@ def _language(
     }
     recipe["language"] = [*rounds, this] if isinstance(rounds, list) else [this]
     save(model, recipe, args.out)
+
+
+def merge(model: GroundingModel, recipe: dict[str, object], folder: Path) -> None:
+    """Take the language part, and the account of its rounds, of the checkpoint in a folder."""
+    model.text.load_state_dict(GroundingModel.from_pretrained(folder).text.state_dict())
+    recipe["language"] = _read(folder / "recipe.json").get("language", [])
+
+
+def calibrate(model: GroundingModel, recipe: dict[str, object], check: Frames) -> dict[str, float]:
+    """Set the null threshold by validation frames; returns the shares there, noted in the recipe."""
+    result = planner_vision.validate(model, check, seed=1)
+    threshold = planner_vision.calibrate(result)
+    model.config.null_threshold = threshold
+    metrics = planner_vision.summary(result, threshold)
+    vision = recipe.get("vision", {})
+    known = vision if isinstance(vision, dict) else {}
+    recipe["vision"] = known | {
+        "validation_first_seed": VALIDATION_SEED,
+        "null_threshold": threshold,
+        "validation": metrics,
+    }
+    return metrics
 
 
 def shards(folder: Path, count: int, on_shard: Callable[[int, int], None]) -> list[Path]:
@@ -189,10 +222,6 @@ def _checkpoint(
     step: int,
     seconds: float,
 ) -> dict[str, float]:
-    result = planner_vision.validate(model, check, seed=1)
-    threshold = planner_vision.calibrate(result)
-    model.config.null_threshold = threshold
-    metrics = planner_vision.summary(result, threshold)
     recipe["vision"] = {
         "scenes": args.shards * SHARD_SCENES,
         "frames_a_scene": SHOTS,
@@ -202,10 +231,8 @@ def _checkpoint(
         "questions": args.questions,
         "rate": args.rate,
         "seconds": seconds,
-        "validation_first_seed": VALIDATION_SEED,
-        "null_threshold": threshold,
-        "validation": metrics,
     }
+    metrics = calibrate(model, recipe, check)
     save(model, recipe, args.out)
     return metrics
 
@@ -244,7 +271,8 @@ def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, model: Groundi
     from safetensors import safe_open
 
     tensors = load_file(str(path))
-    model.load_state_dict({k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
+    seen = {k[7:]: v for k, v in tensors.items() if k.startswith(("weight.trunk.", "weight.head."))}
+    model.load_state_dict(model.state_dict() | seen)  # the language part is the checkpoint's
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("state."):

@@ -1,7 +1,7 @@
 """Instructions to train the planner's language part on, with the role of every word.
 
-Families are templates whose parts are drawn at random; config/wordings/heldout.txt holds families
-that are never drawn here.
+Families are templates whose parts are drawn at random, here and in ``planner_families``;
+config/wordings/heldout.txt holds families that are never drawn.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from bridgevla_ros.planner.language import (
     THINGS,
     UNKNOWN_THINGS,
     Concept,
+    normalise,
+    split_clauses,
 )
 from bridgevla_ros.planner.vocabulary import COLOUR_ANY, COLOUR_OTHER, THING_ANY, THING_NONE, THING_OTHER
+from bridgevla_ros.training import planner_families
 
 PUT = ("put", "place", "drop", "set", "lay", "move", "stick", "deposit", "position", "leave", "pop", "bring")
 TAKE = (
@@ -123,7 +126,9 @@ NOT_TASKS = (
     "stop moving {o}", "who put {o} {into} {p}?", "remember {o}", "draw {o}", "is {o} {into} {p}?",
     "burn {o}", "melt {p}", "leave {o} where it is", "open {o}", "close {o}", "open the drawer",
     "close the drawer", "shut {p}", "sort the {n}s by colour", "don't {put} {o} {into} {p}", "ignore {o}",
-    "photograph {o}", "has {o} been {placed} {into} {p}?",
+    "photograph {o}", "has {o} been {placed} {into} {p}?", "can you spot {o}?", "have you found {p}?",
+    "did you notice {o} and {p}?", "what is {into} {p}?", "which one is {p}?", "is there {o}?",
+    "here is {o}", "{o} is over there", "is {p} empty?", "{p} is free",
 )  # fmt: skip
 CHAT = (
     "make me a coffee", "make me a {u}", "cook {u} for dinner", "what time is it",
@@ -182,28 +187,38 @@ class Phrase:
     task: bool
 
 
-def _concept(rng: random.Random, classes: tuple[Concept, ...]) -> tuple[int, str]:
-    index = rng.randrange(len(classes))
+def _concept(rng: random.Random, classes: tuple[Concept, ...], wanted: int | None = None) -> tuple[int, str]:
+    index = rng.randrange(len(classes)) if wanted is None else wanted - 1
     words = classes[index].words
     return index + 1, words[0] if rng.random() < 0.4 else rng.choice(words)
 
 
-def noun_phrase(rng: random.Random) -> tuple[str, int, int]:
-    """Words for a thing, with its colour class and thing class."""
-    draw = rng.random()
+def noun_phrase(
+    rng: random.Random, *, colour: int | None = None, thing: int | None = None, unlike: int | None = None
+) -> tuple[str, int, int]:
+    """Words for a thing, with its colour class and thing class.
+
+    Args:
+        rng: Drawn from.
+        colour, thing: Classes of the lexicon to use; None: drawn.
+        unlike: A colour class not to use.
+    """
+    draw = 1.0 if thing is not None else rng.random()
     if draw < 0.05:
         thing, noun = THING_OTHER, rng.choice(UNKNOWN_THINGS)
     elif draw < 0.12:
         thing, noun = THING_ANY, rng.choice(GENERIC_THINGS)
     else:
-        thing, noun = _concept(rng, THINGS)
-    draw = rng.random()
+        thing, noun = _concept(rng, THINGS, thing)
+    draw = 1.0 if colour is not None or unlike is not None else rng.random()
     if draw < 0.07:
         colour, word = COLOUR_OTHER, rng.choice(OTHER_COLOURS if rng.random() < 0.5 else STRANGE)
     elif draw < 0.20 and thing != THING_ANY:
         return _determiner(rng) + _size(rng) + noun + _where(rng), COLOUR_ANY, thing
     else:
-        colour, word = _concept(rng, COLOURS)
+        if unlike is not None:
+            colour = rng.choice([c for c in range(1, len(COLOURS) + 1) if c != unlike])
+        colour, word = _concept(rng, COLOURS, colour)
     size, where = _size(rng), _where(rng)
     form = rng.random()
     if form < 0.8:
@@ -219,6 +234,22 @@ def noun_phrase(rng: random.Random) -> tuple[str, int, int]:
     else:
         text = f"the {noun} ({word})"
     return text, colour, thing
+
+
+def noun_pair(rng: random.Random) -> tuple[tuple[str, int, int], tuple[str, int, int]]:
+    """Source and destination; often of one noun with two colours, or of one colour."""
+    source = noun_phrase(rng)
+    _, colour, thing = source
+    known_colour, known_thing = 0 < colour <= len(COLOURS), 0 < thing <= len(THINGS)
+    draw = rng.random()
+    if draw < 0.15 and known_colour and known_thing:
+        return source, noun_phrase(rng, thing=thing, unlike=colour)
+    if draw < 0.30 and known_colour:
+        return source, noun_phrase(rng, colour=colour)
+    if draw < 0.55:
+        holders = range(5, len(THINGS) + 1)
+        return source, noun_phrase(rng, thing=rng.choice(holders), unlike=colour)
+    return source, noun_phrase(rng)
 
 
 def _determiner(rng: random.Random) -> str:
@@ -267,39 +298,74 @@ def sample(rng: random.Random) -> Phrase:
     kind = rng.random()
     if kind < 0.10:
         return Phrase(_chat(rng), (None, None), (0, 0), (THING_NONE, THING_NONE), False)
-    source, source_colour, source_thing = noun_phrase(rng)
-    place, place_colour, place_thing = noun_phrase(rng)
-    fills = {"o": source, "p": place}
-    if kind < 0.16:
-        text, _ = _assemble(rng, rng.choice(NOT_TASKS), fills)
+    if kind < 0.18:
+        (source, _, _), (place, _, _) = noun_pair(rng)
+        text, _ = _assemble(rng, rng.choice(NOT_TASKS), {"o": source, "p": place})
         return Phrase(_case(rng, text), (None, None), (0, 0), (THING_NONE, THING_NONE), False)
-    if kind < 0.24:
+    if kind < 0.62:
+        return of_family(rng, planner_families.TRAINING)[1]
+    (source, source_colour, source_thing), (place, place_colour, place_thing) = noun_pair(rng)
+    fills = {"o": source, "p": place}
+    if kind < 0.68:
         template, place_colour, place_thing = rng.choice(SOURCE_ONLY), COLOUR_ANY, THING_NONE
     else:
         template = rng.choice(IMPERATIVE if rng.random() < 0.6 else STATEMENT)
     before = rng.choice(BEFORE) if template not in STATEMENT and rng.random() < 0.35 else ""
-    nowhere = kind >= 0.24 and rng.random() < 0.03
+    nowhere = kind >= 0.68 and rng.random() < 0.06
     if nowhere:
         fills["p"], place_colour, place_thing = rng.choice(NOWHERE), COLOUR_ANY, THING_OTHER
         template = rng.choice(
             ("{put} {o} {p}", "{carry} {o} {p}", "{take} {o} and {put} it {p}", "I want {o} {p}")
         )
-    if rng.random() < 0.03:
+    if rng.random() < 0.05:
         other, _, _ = noun_phrase(rng)
         fills["o"] = f"{source} {rng.choice(('next to', 'beside', 'near', 'left of', 'behind'))} {other}"
+    classes = (source_colour, place_colour), (source_thing, place_thing)
+    return _phrase(rng, template, fills, len(source), *classes, before=before)
+
+
+def of_family(rng: random.Random, families: dict[str, str]) -> tuple[str, Phrase]:
+    """An instruction of a family of ``planner_families``, and the family's name."""
+    source, place = noun_pair(rng)
+    name, template = planner_families.draw(rng, families)
+    fills = {"o": source[0], "p": place[0]}
+    classes = (source[1], place[1]), (source[2], place[2])
+    return name, _phrase(rng, template, fills, len(source[0]), *classes)
+
+
+def _phrase(
+    rng: random.Random,
+    template: str,
+    fills: dict[str, str],
+    source_length: int,
+    colours: tuple[int, int],
+    things: tuple[int, int],
+    *,
+    before: str = "",
+) -> Phrase:
     text, spans = _assemble(rng, template, fills)
-    if fills["o"] != source:
-        spans["o"] = (spans["o"][0], spans["o"][0] + len(source))
-    text = before + text + (rng.choice(AFTER) if rng.random() < 0.25 else "")
+    if "o" in spans:
+        spans["o"] = (spans["o"][0], spans["o"][0] + source_length)
+    text = _case(rng, before + text + (rng.choice(AFTER) if rng.random() < 0.25 else ""))
     shift = len(before)
-    ranges = tuple((spans[k][0] + shift, spans[k][1] + shift) if k in spans else None for k in ("o", "p"))
-    return Phrase(
-        _case(rng, text),
-        (ranges[0], ranges[1]),
-        (source_colour, place_colour),
-        (source_thing, place_thing),
-        True,
-    )
+    ranges = [(spans[k][0] + shift, spans[k][1] + shift) if k in spans else None for k in ("o", "p")]
+    text, ranges = _as_read(text, ranges)
+    return Phrase(text, (ranges[0], ranges[1]), colours, things, True)
+
+
+def _as_read(text: str, spans: list[tuple[int, int] | None]) -> tuple[str, list[tuple[int, int] | None]]:
+    """The clause that the planner makes of a text, with moved spans; the text where it sees several."""
+    clauses = split_clauses(normalise(text))
+    if len(clauses) != 1 or clauses[0] == text:
+        return text, spans
+    moved: list[tuple[int, int] | None] = []
+    for span in spans:
+        words = "" if span is None else text[span[0] : span[1]].strip(" ,;.")
+        if span is not None and clauses[0].count(words) != 1:
+            return text, spans
+        at = clauses[0].find(words)
+        moved.append(None if span is None else (at, at + len(words)))
+    return clauses[0], moved
 
 
 def _case(rng: random.Random, text: str) -> str:
