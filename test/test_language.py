@@ -92,7 +92,8 @@ def test_too_many_steps() -> None:
 @given(st.text(max_size=MAX_INSTRUCTION_CHARACTERS))
 @settings(max_examples=200, deadline=None)
 def test_any_text_is_clauses_or_a_refusal(text: str) -> None:
-    code, clauses = ErrorCode.NONE, ("",)
+    code = ErrorCode.NONE
+    clauses: tuple[str, ...] = ()
     try:
         clauses = split_clauses(normalise(text))
     except BridgeError as error:
