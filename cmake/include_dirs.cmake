@@ -19,3 +19,21 @@ function(drop_missing_include_dirs)
     set_target_properties(${_target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${_there}")
   endforeach()
 endfunction()
+
+# An exported target must not name a folder inside the source tree, and a virtual environment in the tree is one:
+# such folders (NumPy's headers) are needed to build, not by who uses the built package.
+#
+# build_only_include_dirs(<target>)
+function(build_only_include_dirs _target)
+  get_target_property(_all ${_target} INTERFACE_INCLUDE_DIRECTORIES)
+  set(_marked "")
+  foreach(_dir IN LISTS _all)
+    string(FIND "${_dir}" "${CMAKE_CURRENT_SOURCE_DIR}/" _at)
+    if(_at EQUAL 0)
+      list(APPEND _marked "$<BUILD_INTERFACE:${_dir}>")
+    else()
+      list(APPEND _marked "${_dir}")
+    endif()
+  endforeach()
+  set_target_properties(${_target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${_marked}")
+endfunction()
