@@ -211,7 +211,7 @@ def waypoints(text: str, anchors: int) -> list[LocalWaypoint]:
                 unit="m",
             )
         kind, event = item.get("kind", "via"), item.get("gripper", "none")
-        if kind not in _KINDS or event not in _EVENTS:
+        if kind not in list(_KINDS) or event not in list(_EVENTS):  # a list or an object has no hash
             raise _fail(f"kind {kind!r} or gripper {event!r}", text)
         out.append(LocalWaypoint(anchor, offset, yaw, _KINDS[kind], _EVENTS[event]))
     return out
