@@ -212,7 +212,8 @@ def test_the_end_is_escalated_to_sigkill_and_children_of_children_go_too() -> No
         "p = subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import time; time.sleep(600)']);"
         "print('grandchild', p.pid, flush=True); time.sleep(600)"
     )
-    supervisor, lines = watch({"deaf": deaf, "good": SLEEP}, interrupt_wait=0.3, terminate_wait=0.3)
+    # Long enough for a good process to end on a busy machine.
+    supervisor, lines = watch({"deaf": deaf, "good": SLEEP}, interrupt_wait=3.0, terminate_wait=0.3)
     with supervisor:
         assert eventually(lambda: any("grandchild" in line for line in lines))
         pid = supervisor.pid("deaf")
