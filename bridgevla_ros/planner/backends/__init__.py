@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from transformers.utils.logging import disable_progress_bar
-
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, RgbdFrame, WaypointKind
 from bridgevla_ros.planner.config import PlannerConfig
@@ -82,6 +80,8 @@ class Backend(Protocol):
 
 def make_backend(config: PlannerConfig) -> Backend:
     """Load the backend that the configuration names."""
+    from transformers.utils.logging import disable_progress_bar
+
     disable_progress_bar()  # loading takes a second; the bars would fill a node's log
     if config.backend == "embedded":
         from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
