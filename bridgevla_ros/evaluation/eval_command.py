@@ -136,4 +136,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             f"{row['seconds']:.0f}",
             failures,
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140  # a log or a file: no folding at 80 columns
+    console.print(table)
