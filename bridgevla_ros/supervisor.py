@@ -184,7 +184,7 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_prepare,
             )
         except OSError as error:
             self.sink(child.node.name, f"cannot be started: {error}")
@@ -300,6 +300,10 @@ def _signal_group(child: Child, number: signal.Signals) -> None:
         return
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent is gone; runs in the child before the program."""
+def _prepare() -> None:
+    """Runs in the child before the program: it hears Ctrl-C, and dies when its parent is gone.
+
+    A shell starts background jobs with SIGINT ignored, and a child would inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -212,11 +212,15 @@ def test_the_end_is_escalated_to_sigkill_and_children_of_children_go_too() -> No
         "p = subprocess.Popen([sys.executable, '-I', '-S', '-c', 'import time; time.sleep(600)']);"
         "print('grandchild', p.pid, flush=True); time.sleep(600)"
     )
-    # Long enough for a good process to end on a busy machine.
+    # Long enough for a good process to end on a busy machine; also where this test runs in the background.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     supervisor, lines = watch({"deaf": deaf, "good": SLEEP}, interrupt_wait=3.0, terminate_wait=0.3)
-    with supervisor:
-        assert eventually(lambda: any("grandchild" in line for line in lines))
-        pid = supervisor.pid("deaf")
+    try:
+        with supervisor:
+            assert eventually(lambda: any("grandchild" in line for line in lines))
+            pid = supervisor.pid("deaf")
+    finally:
+        signal.signal(signal.SIGINT, before)
     grandchild = int(next(line for line in lines if "grandchild" in line).split()[-1])
     assert pid is not None
     assert eventually(lambda: not alive(pid) and not alive(grandchild))
