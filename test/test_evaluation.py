@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridgevla_ros.evaluation.episode import PlanNoise, draw_episode, make_graph, run_episode
+from bridgevla_ros.evaluation.spec import EpisodeSpec
 from bridgevla_ros.evaluation.stats import wilson_interval
-from bridgevla_ros.evaluation.suites import EpisodeSpec, specs_for, summarise
+from bridgevla_ros.evaluation.suites import specs_for, summarise
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.world import World
 

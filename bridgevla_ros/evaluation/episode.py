@@ -20,7 +20,7 @@ from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import RgbdFrame, WaypointPlan
 from bridgevla_ros.evaluation import wording
 from bridgevla_ros.evaluation.rollout import EpisodeTrace, FrameFilter, Graph, PlanFilter
-from bridgevla_ros.evaluation.suites import EpisodeResult, EpisodeSpec
+from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.expert.config import ExpertConfig
 from bridgevla_ros.expert.policy import make_policy
@@ -134,7 +134,7 @@ def draw_episode(spec: EpisodeSpec, world: World) -> Episode:
     raise AssertionError("unreachable")
 
 
-def make_graph(spec: EpisodeSpec, world: World, episode: Episode, *, keep_frames: bool = False) -> Graph:
+def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
     """The graph's cores for one episode; learned parts are loaded once a process."""
     arm = _arm()
     if spec.planner == "truth":
@@ -161,7 +161,6 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode, *, keep_frames
         TaskMachine(TaskConfig(), seed=spec.seed),
         frame_filter=frame_filter,
         plan_filter=plan_filter,
-        keep_frames=keep_frames,
         seed=spec.seed,
     )
 

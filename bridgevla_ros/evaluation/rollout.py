@@ -90,23 +90,15 @@ class EpisodeTrace:
     Attributes:
         stages: (sim seconds, stage name, code name) at each change.
         plans: Plans and refusals, in order.
-        guidances: In order.
         tcp_path: (3,) metres, base frame, measured, at the camera rate.
-        policy_errors: (sim seconds, code name, message) of each chunk that the policy refused.
-        frames: Images, if they were to be kept.
-        commands: How many went to the arm.
         final: Last task status.
         sim_seconds, wall_seconds: Duration.
     """
 
     stages: list[tuple[float, str, str]] = field(default_factory=list)
     plans: list[WaypointPlan] = field(default_factory=list)
-    guidances: list[Guidance] = field(default_factory=list)
     tcp_path: list[Array] = field(default_factory=list)
-    policy_errors: list[tuple[float, str, str]] = field(default_factory=list)
-    frames: list[RgbdFrame] = field(default_factory=list)
     final: TaskStatus | None = None
-    commands: int = 0
     sim_seconds: float = 0.0
     wall_seconds: float = 0.0
 
@@ -128,7 +120,6 @@ class Graph:
         timing: Timing | None = None,
         frame_filter: FrameFilter | None = None,
         plan_filter: PlanFilter | None = None,
-        keep_frames: bool = False,
         seed: int = 0,
     ) -> None:
         self.world, self.arm = world, arm
@@ -136,7 +127,7 @@ class Graph:
         self.policy, self.streamer, self.task = policy, streamer, task
         self.timing = timing or Timing()
         self.frame_filter, self.plan_filter = frame_filter, plan_filter
-        self.keep_frames, self.seed = keep_frames, seed
+        self.seed = seed
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._request: PlanRequest | None = None
@@ -204,8 +195,6 @@ class Graph:
         frame = self.world.render()
         if self.frame_filter is not None:
             frame = self.frame_filter(frame)
-        if self.keep_frames:
-            self.trace.frames.append(frame)
         T_base_camera, joints = self.world.T_base_camera, self._joints[-1]
         self.trace.tcp_path.append(self.arm.fk(joints.position).translation)
         center, guidance_id = self._crop_center()
@@ -243,7 +232,6 @@ class Graph:
         guidance = self.trajectory.generate(
             plan, plan.T_base_camera, self.arm.fk(joints.position), joints.gripper_width
         )
-        self.trace.guidances.append(guidance)
         self._later(now + self.timing.message_latency, lambda: self._on_guidance(guidance))
 
     def _on_guidance(self, guidance: Guidance) -> None:
@@ -260,15 +248,13 @@ class Graph:
         observation = ExpertObservation(now, tuple(self._joints), self._cloud, self._guidance, self._progress)
         try:
             chunk = self.policy.chunk(observation, self.seed)
-        except BridgeError as error:
-            self.trace.policy_errors.append((now, error.code.name, error.message))
-            return
+        except BridgeError:
+            return  # as in the node: no chunk is published, and the streamer holds and names it
         self._later(now + self.timing.policy_latency, lambda: self.streamer.on_chunk(chunk, self.world.now))
 
     def _command(self, now: float) -> None:
         command, progress = self.streamer.tick(now)
         if command is not None:
-            self.trace.commands += 1
             self.world.command_joint_trajectory(
                 command.stamp, command.time_from_start, command.position, command.velocity
             )

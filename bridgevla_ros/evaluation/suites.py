@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.evaluation.stats import wilson_interval
 
 SUITES = {
@@ -20,60 +21,6 @@ SUITES = {
     "named": "each scene twice, another object named each time: that one must move",
     "black": "the camera shows black: nothing may move",
 }
-
-
-@dataclass(frozen=True)
-class EpisodeSpec:
-    """One episode to run; plain data, so that it can cross to a worker process.
-
-    Attributes:
-        suite: Name of the suite.
-        seed: Scene and task are drawn from it.
-        variant: Which task of the scene (suite ``named``).
-        policy: expert, ik or snap.
-        planner: Planner backend.
-        guidance_noise: (metres, degrees), standard deviations of an error added once to each plan.
-        depth_noise: Metres, standard deviation of noise added to each depth pixel.
-    """
-
-    suite: str
-    seed: int
-    variant: int = 0
-    policy: str = "expert"
-    planner: str = "embedded"
-    guidance_noise: tuple[float, float] = (0.0, 0.0)
-    depth_noise: float = 0.0
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """What came of an episode.
-
-    Attributes:
-        success: The simulator's judgement (suite black: nothing moved).
-        cause: "" for success; else the task's error code, or what went wrong though the task
-            believed that it was done (WRONG_OBJECT, NOT_AT_PLACE, NOTHING_MOVED, MOVED).
-        code: The task's final error code.
-        moved: Objects that ended more than 3 cm from where they began.
-    """
-
-    suite: str
-    seed: int
-    variant: int
-    policy: str
-    planner: str
-    instruction: str
-    source: str
-    destination: str
-    success: bool
-    cause: str
-    code: str
-    message: str
-    moved: tuple[str, ...]
-    relations: tuple[str, ...]
-    plans: int
-    sim_seconds: float
-    wall_seconds: float
 
 
 def specs_for(suite: str, seed: int, episodes: int, **settings: Any) -> list[EpisodeSpec]:
