@@ -170,8 +170,10 @@ def test_instructions_to_their_end(cell: Cell) -> None:
 
 def test_a_planner_that_dies_is_waited_for_and_cancel_ends_it(cell: Cell) -> None:
     handle, _ = cell.goal("put the red cube in the bowl")
-    cell.say(0.1, 0, S.MOVING, 0.085)
     cell.wait(Stage.MOVING)
+    # Not before: a task does not ask for a plan while the arm moves.
+    cell.say(0.1, 0, S.MOVING, 0.085)
+    assert cell.spin(lambda: cell.statuses[-1].progress > 0.05)
     cell.end_planner()
     held = cell.wait(Stage.HOLD)
     assert held.code == ErrorCode.CONTROLLER_INACTIVE
