@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("eval", "bridgevla_ros.evaluation", "measure success over many scenes, by suite"),
     Verb("bench", "bridgevla_ros.evaluation.bench", "measure latency, part by part"),
     Verb("record", "bridgevla_ros.bags.recorder", "record the running graph into a bag (MCAP)"),
+    Verb("bag", "bridgevla_ros.cli.bag", "look at bags: info, stats, plot"),
 )
 
 
@@ -69,14 +70,21 @@ def run_verb(name: str, words: Sequence[str]) -> int:
         print(f"bridgevla: there is no verb {name!r}{hint}\n\n{help_text()}", file=sys.stderr)
         return 2
     module = importlib.import_module(verb.module)
+    if hasattr(module, "main"):  # it has sub-verbs, and help of their own
+        return _guarded(lambda: int(module.main(list(words))))
     parser = argparse.ArgumentParser(
         prog=f"bridgevla {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
+    return _guarded(lambda: int(module.run(parser.parse_args(list(words)))))
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    """Exit status of a verb, also where the user or the reader of its output ends it."""
     try:
-        return int(module.run(parser.parse_args(list(words))))
+        return work()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `bridgevla ... | head`

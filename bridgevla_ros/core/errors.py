@@ -44,6 +44,7 @@ class ErrorCode(IntEnum):
     TIMEOUT = 30
     BAD_INPUT = 31
     STOPPED = 32
+    DISK_FULL = 33
 
 
 class BridgeError(Exception):
