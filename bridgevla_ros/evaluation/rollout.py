@@ -36,7 +36,42 @@ from bridgevla_ros.core.types import (
 )
 from bridgevla_ros.expert.policy import ExpertObservation, ExpertPolicy
 from bridgevla_ros.perception.cropper import Cropper
-from bridgevla_ros.simulation.world import World
+
+
+class Cell(Protocol):
+    """What the graph needs of a simulated cell: its sensors, its commands and its clock."""
+
+    @property
+    def now(self) -> float:
+        """Simulated seconds since the episode began."""
+        ...
+
+    @property
+    def T_base_camera(self) -> Transform:
+        """Pose of the optical frame."""
+        ...
+
+    def step(self, dt: float) -> None:
+        """Let ``dt`` seconds pass."""
+        ...
+
+    def joint_state(self) -> JointState:
+        """Encoders of arm and gripper."""
+        ...
+
+    def render(self) -> RgbdFrame:
+        """Expose colour and depth now."""
+        ...
+
+    def command_joint_trajectory(
+        self, stamp: float, times: Array, positions: Array, velocities: Array
+    ) -> None:
+        """Follow these points from now on: (M,) s after ``stamp``, (M, 7) rad, (M, 7) rad/s."""
+        ...
+
+    def command_gripper(self, width: float) -> None:
+        """Open or close to ``width`` metres."""
+        ...
 
 
 class SubgoalPlanner(Protocol):
@@ -108,7 +143,7 @@ class Graph:
 
     def __init__(
         self,
-        world: World,
+        world: Cell,
         arm: ArmModel,
         planner: SubgoalPlanner,
         cropper: Cropper,
