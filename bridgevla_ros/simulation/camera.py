@@ -21,13 +21,30 @@ def _gl_context(renderer: str, width: int, height: int) -> Any:
 
 
 class OffscreenCamera:
-    """Renders the camera named "camera" of a model.
+    """Renders one fixed camera of a model.
 
     One instance serves one thread. Call ``close`` when done (EGL needs it).
+
+    Args:
+        model: Shown until ``load`` brings another.
+        width, height: Pixels.
+        renderer: osmesa or egl.
+        camera: Name of the camera in the model.
+        groups: Groups of geoms that are shown.
     """
 
-    def __init__(self, model: Any, width: int, height: int, renderer: str = "osmesa") -> None:
+    def __init__(
+        self,
+        model: Any,
+        width: int,
+        height: int,
+        renderer: str = "osmesa",
+        *,
+        camera: str = "camera",
+        groups: tuple[int, ...] = (0, 1, 2),
+    ) -> None:
         self._width, self._height = width, height
+        self._name, self._groups = camera, groups
         self._context = _gl_context(renderer, width, height)
         self._context.make_current()
         self._resources: Any = None
@@ -49,10 +66,10 @@ class OffscreenCamera:
         for flag in (mujoco.mjtRndFlag.mjRND_SKYBOX, mujoco.mjtRndFlag.mjRND_HAZE):
             self._scene.flags[flag] = False
         self._option = mujoco.MjvOption()
-        self._option.geomgroup[:] = [1, 1, 1, 0, 0, 0]
+        self._option.geomgroup[:] = [int(group in self._groups) for group in range(6)]
         self._camera = mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = model.camera("camera").id
+        self._camera.fixedcamid = model.camera(self._name).id
         self._viewport = mujoco.MjrRect(0, 0, self._width, self._height)
         extent = model.stat.extent
         self._near, self._far = model.vis.map.znear * extent, model.vis.map.zfar * extent

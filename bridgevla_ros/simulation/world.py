@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, JointState, RgbdFrame
 from bridgevla_ros.simulation import robot
+from bridgevla_ros.simulation.assets import BUTTON_TRAVEL
 from bridgevla_ros.simulation.camera import OffscreenCamera
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.goals import Goal, parse_goal
+from bridgevla_ros.simulation.joint_trajectory import JointTrajectory
 from bridgevla_ros.simulation.judge import Outcome, judge
 from bridgevla_ros.simulation.noise import DepthNoise, colour_noise
 from bridgevla_ros.simulation.scene import SceneSpec, build
@@ -23,30 +24,6 @@ from bridgevla_ros.simulation.tasks import default_task, has_task, scene_from_co
 
 SETTLE_TIME = 0.4
 """Simulated seconds that objects are given to come to rest before time 0."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Trajectory:
-    """Hermite knots on the arm's clock: (M,) s, (M, 7) rad, (M, 7) rad/s."""
-
-    times: Array
-    positions: Array
-    velocities: Array
-
-    def sample(self, now: float) -> tuple[Array, Array]:
-        """(7,) rad and (7,) rad/s; holds the first point before and the last point after."""
-        times = self.times
-        if now >= times[-1]:
-            return self.positions[-1], np.zeros(7)
-        if now <= times[0]:
-            return self.positions[0], self.velocities[0]
-        k = int(np.searchsorted(times, now, side="right"))
-        h = times[k] - times[k - 1]
-        s = (now - times[k - 1]) / h
-        p0, p1 = self.positions[k - 1], self.positions[k]
-        m0, m1 = self.velocities[k - 1] * h, self.velocities[k] * h
-        a, b = 2 * (p0 - p1) + m0 + m1, 3 * (p1 - p0) - 2 * m0 - m1
-        return ((a * s + b) * s + m0) * s + p0, ((3 * a * s + 2 * b) * s + m0) / h
 
 
 class World:
@@ -96,6 +73,11 @@ class World:
             while body not in owner and body != 0 and body != self._robot_root:
                 body = int(model.body_parentid[body])
             self._object_of_geom[geom] = owner[body] + 1 if body in owner else (-1 if body else 0)
+        self._buttons = {
+            thing.name: int(model.joint(f"{thing.name}/press").qposadr[0])
+            for thing in scene.objects
+            if thing.kind == "button"
+        }
         if self._camera is not None:
             self._camera.load(model)
         self.set_goal(self.config.goal)
@@ -116,14 +98,15 @@ class World:
         return judge(self, self.goals, self._goal_words)
 
     def reset(self) -> None:
-        """Objects where the scene says, at rest; arm at home, gripper open; time 0."""
+        """Objects where the scene says, at rest; arm where it starts, gripper open; time 0."""
         model, data = self.model, self.data
         mujoco.mj_resetData(model, data)
-        data.qpos[self._arm_qpos] = robot.HOME
+        start = np.array(self.scene.start) if self.scene.start else robot.HOME
+        data.qpos[self._arm_qpos] = start
         for thing in self.scene.objects:
             if thing.opening > 0.0:
                 data.qpos[model.joint(f"{thing.name}/slide").qposadr[0]] = thing.opening
-        self._trajectory = _Trajectory(np.zeros(1), robot.HOME[None], np.zeros((1, 7)))
+        self._trajectory = JointTrajectory.hold(robot.HOME)
         self._width_goal = self._width_command = robot.GRIPPER_MAX_WIDTH
         self._noise = DepthNoise(self.config.depth_noise, self.scene.seed)
         self._rng = np.random.default_rng([self.scene.seed, 0xC0])
@@ -146,6 +129,9 @@ class World:
         """Let ``dt`` seconds pass (rounded to whole physics steps, at least one)."""
         count = max(1, round(dt / self.model.opt.timestep))
         self._advance(count)
+        for name, address in self._buttons.items():
+            share = float(self.data.qpos[address]) / BUTTON_TRAVEL
+            self._pressed[name] = max(self._pressed[name], share)
 
     def _advance(self, count: int) -> None:
         model, data = self.model, self.data
@@ -179,28 +165,8 @@ class World:
             ValueError: Shapes differ, times do not increase, a value is not finite, or all of it
                 lies in the past (going there would be a jump).
         """
-        times = np.asarray(times, np.float64).reshape(-1) + stamp
-        positions = np.asarray(positions, np.float64)
-        velocities = np.asarray(velocities, np.float64)
-        if positions.shape != (len(times), 7) or velocities.shape != positions.shape or len(times) == 0:
-            raise ValueError(
-                f"{times.shape} times, {positions.shape} positions, {velocities.shape} velocities"
-            )
-        if not (np.isfinite(times).all() and np.isfinite(positions).all() and np.isfinite(velocities).all()):
-            raise ValueError("trajectory is not finite")
-        if np.any(np.diff(times) <= 0):
-            raise ValueError(f"times must increase: {times}")
-        now = float(self.data.time)
-        if times[-1] < now:
-            raise ValueError(f"trajectory ended {now - times[-1]:.3f} s ago")
-        if times[0] <= now:
-            self._trajectory = _Trajectory(times, positions, velocities)
-            return
-        position, velocity = self._trajectory.sample(now)
-        self._trajectory = _Trajectory(
-            np.concatenate([[now], times]),
-            np.concatenate([position[None], positions]),
-            np.concatenate([velocity[None], velocities]),
+        self._trajectory = self._trajectory.replaced(
+            float(self.data.time), stamp, times, positions, velocities
         )
 
     def command_gripper(self, width: float) -> None:
@@ -297,6 +263,14 @@ class World:
     def drawer_opening(self, name: str) -> float:
         """Metres that a drawer is pulled out."""
         return float(self.data.joint(f"{name}/slide").qpos[0])
+
+    def pressed_most(self, name: str) -> float:
+        """Share of its travel that a button was pressed down at most since ``reset``."""
+        return self._pressed[name]
+
+    def knob_angle(self, name: str) -> float:
+        """Rad that a knob was turned, about base z."""
+        return float(self.data.joint(f"{name}/hinge").qpos[0])
 
     def touching(self, name: str) -> set[str]:
         """Names of the objects that ``name`` touches; "robot" and "table" too."""
