@@ -188,6 +188,8 @@ class WaypointPlan:
         null_probability: 0..1, how sure the model is that a named thing is not there.
         code, message, candidates: Refusal.
         latency: Seconds from image to plan.
+        color_stamp: Seconds, of the colour image that was looked at; NaN where none was.
+        computed_at: Seconds, when planning began; NaN where unknown.
     """
 
     stamp: float
@@ -213,6 +215,8 @@ class WaypointPlan:
     message: str = ""
     candidates: tuple[str, ...] = ()
     latency: float = 0.0
+    color_stamp: float = float("nan")
+    computed_at: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +242,8 @@ class Guidance:
         kind: (K,) int, WaypointKind of the waypoint that the sample leads to.
         contact_position: (C, 3) metres: TCP at each CONTACT waypoint, in order (crop centres).
         contact_progress: (C,) their progress.
+        joint_stamp: Seconds, of the joint state that the start was measured by; NaN where none was used.
+        computed_at: Seconds, when it was computed; NaN where unknown.
     """
 
     stamp: float
@@ -262,6 +268,8 @@ class Guidance:
     value: float = float("nan")
     limit: float = float("nan")
     unit: str = ""
+    joint_stamp: float = float("nan")
+    computed_at: float = float("nan")
 
     @property
     def duration(self) -> float:
@@ -302,6 +310,11 @@ class DepthQuality:
         robot_residual: Metres, how far the robot is seen beside its model, across the line of sight;
             median over the last postures, NaN until it was seen in seven.
         code: NONE, DEPTH_HOLE, CALIBRATION, STALE_IMAGE, SENSOR_LOST, NO_TRANSFORM or BAD_INPUT.
+        sequence: Counts the frames since the cropper's memory was empty.
+        guidance_id: Guidance whose contact the crop is centred on; empty without one.
+        progress_stamp: Seconds, of the progress that told which contact; NaN without one.
+        joint_stamps: Seconds, of the joint states that were used, one or two.
+        computed_at: Seconds, when it was computed; NaN where unknown.
     """
 
     stamp: float
@@ -312,6 +325,11 @@ class DepthQuality:
     noise: float
     robot_residual: float
     code: ErrorCode = ErrorCode.NONE
+    sequence: int = 0
+    guidance_id: str = ""
+    progress_stamp: float = float("nan")
+    joint_stamps: tuple[float, ...] = ()
+    computed_at: float = float("nan")
 
 
 class StreamerState(IntEnum):
@@ -380,6 +398,8 @@ class ActionChunk:
         correction_sigma: Metres, disagreement of samples; NaN where one sample was drawn.
         model_sha256: Of the weights; empty for baselines.
         source: "expert", "ik" or "snap".
+        progress_stamp: Seconds, of the progress used; NaN where unknown.
+        computed_at: Seconds, when it was computed; NaN where unknown.
     """
 
     stamp: float
@@ -402,6 +422,8 @@ class ActionChunk:
     correction_sigma: float
     model_sha256: str
     source: str
+    progress_stamp: float = float("nan")
+    computed_at: float = float("nan")
 
 
 @dataclass(frozen=True)

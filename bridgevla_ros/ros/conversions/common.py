@@ -43,6 +43,16 @@ def stamp_from_msg(msg: Time) -> float:
     return float((msg.sec * _NS + msg.nanosec) / _NS)
 
 
+def optional_stamp_to_msg(stamp: float) -> Time:
+    """Like ``stamp_to_msg``; NaN, where nothing is named, becomes 0."""
+    return Time() if math.isnan(stamp) else stamp_to_msg(stamp)
+
+
+def optional_stamp_from_msg(msg: Time) -> float:
+    """Like ``stamp_from_msg``; 0 becomes NaN."""
+    return stamp_from_msg(msg) if msg.sec or msg.nanosec else math.nan
+
+
 def duration_to_msg(seconds: float) -> Duration:
     """Seconds to a message duration, rounded to the nanosecond."""
     if not math.isfinite(seconds):

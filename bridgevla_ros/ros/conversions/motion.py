@@ -30,6 +30,8 @@ from bridgevla_ros.ros.conversions.common import (
     duration_to_msg,
     floats,
     header,
+    optional_stamp_from_msg,
+    optional_stamp_to_msg,
     pose_from_msg,
     pose_to_msg,
     poses_from_msg,
@@ -107,6 +109,8 @@ def action_chunk_to_msg(
         guidance_progress=float(chunk.guidance_progress),
         cloud_stamps=[stamp_to_msg(t) for t in chunk.cloud_stamps],
         joint_stamps=[stamp_to_msg(t) for t in chunk.joint_stamps],
+        progress_stamp=optional_stamp_to_msg(chunk.progress_stamp),
+        computed_at=optional_stamp_to_msg(chunk.computed_at),
         correction=float(chunk.correction),
         correction_sigma=float(chunk.correction_sigma),
         model_sha256=chunk.model_sha256,
@@ -150,6 +154,8 @@ def action_chunk_from_msg(msg: ActionChunkMsg, joint_names: Sequence[str]) -> Ac
         correction_sigma=msg.correction_sigma,
         model_sha256=msg.model_sha256,
         source=msg.source,
+        progress_stamp=optional_stamp_from_msg(msg.progress_stamp),
+        computed_at=optional_stamp_from_msg(msg.computed_at),
     )
 
 

@@ -33,6 +33,8 @@ from bridgevla_ros.ros.conversions.common import (
     code_from_msg,
     floats,
     header,
+    optional_stamp_from_msg,
+    optional_stamp_to_msg,
     point_from_msg,
     point_to_msg,
     pose_from_msg,
@@ -157,6 +159,8 @@ def waypoint_plan_to_msg(plan: WaypointPlan) -> WaypointPlanMsg:
         candidates=list(plan.candidates),
         null_probability=float(plan.null_probability),
         latency=float(plan.latency),
+        color_stamp=optional_stamp_to_msg(plan.color_stamp),
+        computed_at=optional_stamp_to_msg(plan.computed_at),
     )
 
 
@@ -192,6 +196,8 @@ def waypoint_plan_from_msg(msg: WaypointPlanMsg) -> WaypointPlan:
         message=msg.message,
         candidates=tuple(msg.candidates),
         latency=msg.latency,
+        color_stamp=optional_stamp_from_msg(msg.color_stamp),
+        computed_at=optional_stamp_from_msg(msg.computed_at),
     )
 
 
@@ -224,6 +230,8 @@ def guidance_to_msg(guidance: Guidance) -> GuidanceMsg:
         value=float(guidance.value),
         limit=float(guidance.limit),
         unit=guidance.unit,
+        joint_stamp=optional_stamp_to_msg(guidance.joint_stamp),
+        computed_at=optional_stamp_to_msg(guidance.computed_at),
     )
 
 
@@ -275,6 +283,8 @@ def guidance_from_msg(msg: GuidanceMsg) -> Guidance:
         value=msg.value,
         limit=msg.limit,
         unit=msg.unit,
+        joint_stamp=optional_stamp_from_msg(msg.joint_stamp),
+        computed_at=optional_stamp_from_msg(msg.computed_at),
     )
 
 

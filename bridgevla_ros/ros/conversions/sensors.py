@@ -21,7 +21,14 @@ from bridgevla_ros.core.types import (
     JointState,
     RgbdFrame,
 )
-from bridgevla_ros.ros.conversions.common import code_from_msg, header, stamp_from_msg
+from bridgevla_ros.ros.conversions.common import (
+    code_from_msg,
+    header,
+    optional_stamp_from_msg,
+    optional_stamp_to_msg,
+    stamp_from_msg,
+    stamp_to_msg,
+)
 
 GRIPPER_JOINT = "gripper_width"
 """Name of the prismatic joint that carries the width between the finger pads, metres."""
@@ -367,6 +374,11 @@ def depth_quality_to_msg(quality: DepthQuality, frame: str = "camera_color_optic
         robot_residual=float(quality.robot_residual),
         level=level,
         code=int(quality.code),
+        sequence=quality.sequence,
+        guidance_id=quality.guidance_id,
+        progress_stamp=optional_stamp_to_msg(quality.progress_stamp),
+        joint_stamps=[stamp_to_msg(t) for t in quality.joint_stamps],
+        computed_at=optional_stamp_to_msg(quality.computed_at),
     )
 
 
@@ -381,4 +393,9 @@ def depth_quality_from_msg(msg: DepthQualityMsg) -> DepthQuality:
         msg.noise,
         msg.robot_residual,
         code_from_msg(msg.code),
+        msg.sequence,
+        msg.guidance_id,
+        optional_stamp_from_msg(msg.progress_stamp),
+        tuple(stamp_from_msg(t) for t in msg.joint_stamps),
+        optional_stamp_from_msg(msg.computed_at),
     )
