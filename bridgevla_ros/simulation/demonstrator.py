@@ -58,10 +58,10 @@ def grasp_pose(scene: SceneSpec, name: str, pose: Transform | None = None) -> tu
     else:
         angles = [k * math.pi / 8 for k in range(8)]
     best = max(angles, key=lambda a: _merit(scene, thing, centre, a, width))
-    return top_down(np.array([centre[0], centre[1], z]), _near_home(best)), width
+    return top_down(np.array([centre[0], centre[1], z]), near_home(best)), width
 
 
-def _near_home(angle: float) -> float:
+def near_home(angle: float) -> float:
     """The same opening, half a turn away at most from that of the arm at home (-90 degrees)."""
     return (angle + math.pi) % math.pi - math.pi
 
@@ -102,7 +102,7 @@ def place_pose(world: World, source: str, destination: str, grasp: Transform) ->
         yaw = math.atan2(T_place.rotation[1, 0], T_place.rotation[0, 0])
         options = [yaw + math.pi / 2] if what.kind == "bar" else [yaw, yaw + math.pi / 2]
         angle = min(options, key=lambda a: abs((a + math.pi) % math.pi - math.pi / 2))
-    return top_down(np.array([spot[0], spot[1], z]), _near_home(angle))
+    return top_down(np.array([spot[0], spot[1], z]), near_home(angle))
 
 
 class Demonstrator:

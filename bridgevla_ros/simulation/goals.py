@@ -17,9 +17,10 @@ class Goal:
     """One thing to reach.
 
     Attributes:
-        predicate: "placed" (source in or on destination), "held", "open" or "closed".
-        source: Name of the object (of the drawer, for the last two).
-        destination: Name of the place; empty unless placed.
+        predicate: "placed" (source in, on or at destination), "held", "open" or "closed"; of the suites
+            also "lifted", "pressed", "turned" and "uncovered" (lid off the pot).
+        source: Name of the object, drawer, button, knob or lid.
+        destination: Name of the place, or of the pot; empty for the others.
     """
 
     predicate: str

@@ -21,6 +21,18 @@ MOVED = 0.03
 """Metres from its start beyond which an object counts as moved."""
 DRAWER_OPEN, DRAWER_CLOSED = 0.08, 0.015
 """Metres of opening beyond which a drawer is open, below which it is closed."""
+LIFTED = 0.10
+"""Metres above the table that the lowest point of a lifted thing has."""
+AT_MARK = 0.03
+"""Metres from the middle of a mark within which a thing stands on it."""
+PRESSED = 0.7
+"""Share of a button's travel that counts as pressed; it counts from the moment it happens."""
+TURNED = math.radians(60.0)
+"""Turn of a knob, either way."""
+UNCOVERED = 0.05
+"""Metres between the rim of a pot and its lid that is held above it."""
+THREADED = 0.02
+"""Metres below the tip of a post that the middle of a ring has."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ def lowest_point(thing: ObjectSpec, pose: Transform) -> float:
     up = pose.rotation[2]
     if thing.kind == "ball":
         reach = half[0]
-    elif thing.kind == "cylinder":
+    elif thing.kind in ("cylinder", "ring", "lid"):
         reach = abs(up[2]) * half[2] + half[0] * math.sqrt(max(1.0 - up[2] ** 2, 0.0))
     else:
         reach = float(np.abs(up) @ half)
@@ -86,6 +98,13 @@ def relation(world: World, source: str, destination: str) -> str | None:
         x, y, z = where.size if where.kind == "box" else drawer_tray(where.size)
         inside = abs(local[0]) < x / 2 and abs(local[1]) < y / 2
         return "in" if inside and bottom < z - 0.005 else None
+    if where.kind == "mark":
+        near = math.hypot(local[0], local[1]) < AT_MARK
+        return "at" if near and lowest_point(what, pose) < 0.015 else None
+    if where.kind == "post":
+        inside = math.hypot(local[0], local[1]) < what.size[1] / 2
+        threaded = what.kind == "ring" and inside and local[2] < where.size[2] - THREADED
+        return "on" if threaded and abs(pose.rotation[2, 2]) > 0.9 else None
     touching = world.touching(source)
     above = local[2] - where.size[2] / 2 > 0.6 * where.size[2] / 2
     near = math.hypot(local[0], local[1]) < 0.7 * max(where.size[:2])
@@ -118,9 +137,21 @@ def holds(world: World, goal: Goal) -> bool:
         return world.drawer_opening(goal.source) > DRAWER_OPEN
     if goal.predicate == "closed":
         return world.drawer_opening(goal.source) < DRAWER_CLOSED
+    if goal.predicate == "pressed":
+        return world.pressed_most(goal.source) >= PRESSED
+    if goal.predicate == "turned":
+        return abs(world.knob_angle(goal.source)) >= TURNED
     touching = world.touching(goal.source)
-    if goal.predicate == "held":
-        return "robot" in touching and "table" not in touching
+    if goal.predicate in ("held", "lifted", "uncovered"):
+        held = "robot" in touching and "table" not in touching
+        pose = world.object_pose(goal.source)
+        if goal.predicate == "lifted":
+            return held and lowest_point(world.scene.object(goal.source), pose) >= LIFTED
+        if goal.predicate == "uncovered":
+            rim = world.object_pose(goal.destination).translation[2]
+            rim += world.scene.object(goal.destination).size[2]
+            return held and pose.translation[2] >= rim + UNCOVERED
+        return held
     if "robot" in touching or world.object_speed(goal.source) > REST_SPEED:
         return False
     return relation(world, goal.source, goal.destination) is not None

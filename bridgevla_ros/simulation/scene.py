@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import CameraIntrinsics
+from bridgevla_ros.simulation import assets
 from bridgevla_ros.simulation.robot import robot_spec
 
 COLOURS: dict[str, tuple[float, float, float]] = {
@@ -44,7 +45,7 @@ class ObjectSpec:
 
     Attributes:
         name: Unique in the scene, e.g. "red cube".
-        kind: One of MOVABLE or PLACES.
+        kind: One of MOVABLE or PLACES, or of ``assets``.
         colour: Key of COLOURS.
         size: Extents x, y, z in its own frame, metres (a drawer: of its cabinet).
         position: Of the middle of its base, metres, base_link; z = 0 is the table.
@@ -52,6 +53,7 @@ class ObjectSpec:
         mass: kg.
         friction: Sliding, against the table and the fingers.
         opening: Of a drawer, metres pulled out; 0 for the rest.
+        handle: Of a drawer, metres across a wide handle; 0 for the small one.
     """
 
     name: str
@@ -63,17 +65,20 @@ class ObjectSpec:
     mass: float
     friction: float = 0.8
     opening: float = 0.0
+    handle: float = 0.0
 
     @property
     def movable(self) -> bool:
         """Whether it can be picked."""
-        return self.kind in MOVABLE
+        return self.kind in MOVABLE or self.kind in assets.CARRIED
 
     @property
     def radius(self) -> float:
         """Metres from its axis that it covers on the table (a drawer: see ``footprint``)."""
-        if self.kind in ("ball", "cylinder", "bowl", "plate"):
+        if self.kind in ("ball", "cylinder", "bowl", "plate", "ring", "lid", "pot", "mark"):
             return self.size[0] / 2
+        if self.kind == "post":
+            return self.size[1] / 2
         return math.hypot(self.size[0], self.size[1]) / 2
 
     @property
@@ -146,6 +151,7 @@ class SceneSpec:
         table_rgb: Mean colour of the table top.
         table_texture: "flat", "grain" or "checker".
         floor_rgb: Colour of what is not table.
+        start: (7,) rad, posture of the arm at time 0; empty for home.
     """
 
     seed: int
@@ -155,6 +161,7 @@ class SceneSpec:
     table_rgb: tuple[float, float, float] = (0.45, 0.42, 0.38)
     table_texture: str = "flat"
     floor_rgb: tuple[float, float, float] = (0.25, 0.27, 0.30)
+    start: tuple[float, ...] = ()
 
     def object(self, name: str) -> ObjectSpec:
         """The object of that name.
@@ -390,6 +397,9 @@ def _drawer(world: Any, thing: ObjectSpec) -> None:
     )  # fmt: skip
     size = drawer_tray(thing.size)
     _walls(tray, thing, size, BOX_WALL, thing.mass)
+    if thing.handle > 0.0:
+        assets.handle(tray, thing, _geom, size[0] / 2, size[2] / 2)
+        return
     _geom(
         tray,
         thing,
@@ -401,6 +411,13 @@ def _drawer(world: Any, thing: ObjectSpec) -> None:
     )
 
 
+def _asset(world: Any, thing: ObjectSpec) -> None:
+    body = _body(world, thing)
+    if thing.kind in assets.CARRIED:
+        body.add_freejoint()
+    assets.BUILDERS[thing.kind](body, thing, _geom)
+
+
 _BUILDERS = {
     "cube": _movable,
     "ball": _movable,
@@ -410,4 +427,5 @@ _BUILDERS = {
     "plate": _plate,
     "box": _box,
     "drawer": _drawer,
+    **dict.fromkeys(assets.BUILDERS, _asset),
 }

@@ -11,6 +11,7 @@ from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.scene import (
     COLOURS,
     MOVABLE,
+    PLACES,
     CameraSpec,
     LightSpec,
     ObjectSpec,
@@ -61,20 +62,27 @@ def sample_scene(
         rng = np.random.default_rng([seed, attempt])
         things = _things(rng, objects, places, drawer_share)
         if things is not None and _pairs(things):
-            return SceneSpec(
-                seed=seed,
-                objects=things,
-                camera=_camera(rng, camera_jitter),
-                light=LightSpec(
-                    (float(rng.uniform(-0.5, 0.3)), float(rng.uniform(-0.5, 0.5)), -1.0),
-                    float(rng.uniform(0.45, 0.65)),
-                    float(rng.uniform(0.32, 0.45)),
-                ),
-                table_rgb=_muted(rng, 0.25, 0.62),
-                table_texture=str(rng.choice(["flat", "grain", "checker"], p=[0.4, 0.4, 0.2])),
-                floor_rgb=_muted(rng, 0.15, 0.5),
-            )
+            return dress(seed, things, rng, camera_jitter=camera_jitter)
     raise RuntimeError(f"no scene with {objects} objects and {places} places fits the table (seed {seed})")
+
+
+def dress(
+    seed: int, things: tuple[ObjectSpec, ...], rng: np.random.Generator, *, camera_jitter: bool = True
+) -> SceneSpec:
+    """A scene of these things under a camera, light and surroundings drawn from ``rng``."""
+    return SceneSpec(
+        seed=seed,
+        objects=things,
+        camera=_camera(rng, camera_jitter),
+        light=LightSpec(
+            (float(rng.uniform(-0.5, 0.3)), float(rng.uniform(-0.5, 0.5)), -1.0),
+            float(rng.uniform(0.45, 0.65)),
+            float(rng.uniform(0.32, 0.45)),
+        ),
+        table_rgb=_muted(rng, 0.25, 0.62),
+        table_texture=str(rng.choice(["flat", "grain", "checker"], p=[0.4, 0.4, 0.2])),
+        floor_rgb=_muted(rng, 0.15, 0.5),
+    )
 
 
 def scene_from_config(config: SimConfig) -> SceneSpec:
@@ -127,7 +135,7 @@ def default_task(scene: SceneSpec) -> Task:
 
 def _pairs(things: tuple[ObjectSpec, ...]) -> list[tuple[ObjectSpec, ObjectSpec]]:
     """Every source with every place that it can lie in."""
-    return [(s, d) for s in things for d in things if s.movable and not d.movable and _fits(s, d)]
+    return [(s, d) for s in things for d in things if s.movable and d.kind in PLACES and _fits(s, d)]
 
 
 def _fits(source: ObjectSpec, destination: ObjectSpec) -> bool:
@@ -157,7 +165,9 @@ def _camera(rng: np.random.Generator, jitter: bool) -> CameraSpec:
     )
 
 
-def _size(rng: np.random.Generator, kind: str) -> tuple[float, float, float]:
+def object_size(rng: np.random.Generator, kind: str) -> tuple[float, float, float]:
+    """Extents of a thing or place of that kind, metres, drawn."""
+
     def u(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
@@ -217,7 +227,7 @@ def _things(
         else:
             return None
         names.add(f"{colour} {kind}")
-        size = _size(rng, kind)
+        size = object_size(rng, kind)
         thing = _place(rng, kind, colour, size, discs)
         if thing is None:
             return None

@@ -106,7 +106,8 @@ class World:
         for thing in self.scene.objects:
             if thing.opening > 0.0:
                 data.qpos[model.joint(f"{thing.name}/slide").qposadr[0]] = thing.opening
-        self._trajectory = JointTrajectory.hold(robot.HOME)
+        self._trajectory = JointTrajectory.hold(start)
+        self._pressed = dict.fromkeys(self._buttons, 0.0)
         self._width_goal = self._width_command = robot.GRIPPER_MAX_WIDTH
         self._noise = DepthNoise(self.config.depth_noise, self.scene.seed)
         self._rng = np.random.default_rng([self.scene.seed, 0xC0])
