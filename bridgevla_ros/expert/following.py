@@ -12,7 +12,7 @@ See ``features.py`` for the frames and the blend.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -87,7 +87,7 @@ class Residual:
     sigma: float = float("nan")
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Memory:
     """What was commanded last: the blend continues from there, not from the lagging measurement.
 
@@ -207,6 +207,8 @@ class FollowPolicy:
             correction_sigma=added.sigma,
             model_sha256=self.model_sha256,
             source=self.source,
+            progress_stamp=obs.progress.stamp,
+            computed_at=obs.now,
         )
 
     def _locked(self, scene: Scene) -> bool:
@@ -295,10 +297,11 @@ class FollowPolicy:
         offset, rate, joints = _at(memory, obs.joints[-1].stamp, self._progress(obs))
         done = self._events_done(obs)
         if done > memory.events_done:
+            # A new memory, kept with the chunk that it leads to: a try that fails leaves no trace.
             position = contact_of_event(obs.guidance, done - 1)
             if position is not None:
-                memory.last_offset, memory.last_contact = offset, position
-            memory.events_done = done
+                memory = replace(memory, last_offset=offset, last_contact=position)
+            memory = replace(memory, events_done=done)
         held = obs.progress.state in (StreamerState.HELD, StreamerState.STOPPED)
         if held or np.linalg.norm(offset[:3] - measured[:3]) > self.config.resync_distance:
             return *fresh, memory

@@ -92,6 +92,7 @@ class Cropper:
         """Forget what was seen."""
         self._grid[:] = 0
         self._token = 0
+        self._sequence = 0
         self._stamp = -np.inf
         self._points = np.empty((0, 3), np.float32)
         self._seen = np.empty(0)
@@ -196,7 +197,10 @@ class Cropper:
             noise=support.noise,
             robot_residual=residual,
             code=code,
+            sequence=self._sequence,
+            computed_at=now,
         )
+        self._sequence += 1
         chosen = self._choose(everything)
         cloud = Cloud(
             stamp=frame.stamp,

@@ -128,6 +128,7 @@ class Planner:
             digest="",
             null_probability=null,
             latency=now - frame.stamp,
+            computed_at=now,
         )
         return dataclasses.replace(plan, digest=digest(plan))
 
