@@ -1,0 +1,223 @@
+"""A data set as a folder of bags, one an episode: MCAP with standard messages, shown by Foxglove and rviz.
+
+``dataset.json`` says what the columns are; ``episodes.jsonl`` lists the episodes, a line each, written when
+the episode's bag is finished. ``episodes/episode-000000/`` is a bag with metadata.yaml: one topic a column
+(``observation.tcp`` is ``/observation/tcp``), one message a frame, and ``/task`` with the words. A message's
+receipt stamp is the frame's stamp.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bridgevla_ros.bags.definitions import installed
+from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.writer import BagWriter
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.datasets.episode import Episode, EpisodeInfo
+from bridgevla_ros.datasets.features import Feature, check_columns, check_features, check_stamps
+from bridgevla_ros.datasets.messages import codec, make
+
+FORMAT = "bridgevla-mcap-1"
+TASK = "/task"
+
+
+def topic_of(feature: str) -> str:
+    """Topic of a column."""
+    return "/" + feature.replace(".", "/").replace("-", "_").replace(" ", "_")
+
+
+class McapWriter:
+    """Takes episodes, as a context manager; arguments and errors as of ``LeRobotWriter``."""
+
+    def __init__(
+        self,
+        root: Path,
+        features: Mapping[str, Feature],
+        *,
+        fps: int,
+        robot_type: str = "",
+        resume: bool = False,
+    ) -> None:
+        check_features(features)
+        self.root, self.features = Path(root), dict(features)
+        topics = [topic_of(n) for n in self.features]
+        if len(set(topics)) != len(topics) or TASK in topics:
+            raise BridgeError(
+                ErrorCode.BAD_INPUT, f"two columns would share a topic: {sorted(topics)}", remedy="rename one"
+            )
+        self.fps = int(fps)
+        description = {
+            "format": FORMAT,
+            "fps": self.fps,
+            "robot_type": robot_type,
+            "features": {n: f.to_json() for n, f in self.features.items()},
+        }
+        path = self.root / "dataset.json"
+        self._episodes = 0
+        if resume and path.is_file():
+            reader = McapReader(self.root)
+            if reader.features != self.features or reader.fps != self.fps:
+                raise BridgeError(
+                    ErrorCode.BAD_INPUT,
+                    f"{self.root} holds other columns or another fps ({reader.fps})",
+                    remedy="go on with the same features, or begin another data set",
+                )
+            self._episodes = len(reader.episodes)
+            return
+        if self.root.exists() and any(self.root.iterdir()):
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"{self.root} is not empty",
+                remedy="name another folder, or resume the data set that is there",
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+    def add_episode(
+        self,
+        columns: Mapping[str, ArrayLike],
+        task: str,
+        *,
+        stamps: ArrayLike | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Append one episode; as ``LeRobotWriter.add_episode``, and safe on disk when it returns."""
+        frames, arrays = check_columns(self.features, {n: np.asarray(c) for n, c in columns.items()})
+        when = check_stamps(stamps, frames, self.fps)
+        index = self._episodes
+        folder = self.root / "episodes" / f"episode-{index:06d}"
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed writer left
+        folder.parent.mkdir(exist_ok=True)
+        kept = dict(extra or {})
+        entry = {"index": index, "length": frames, "task": task, "extra": kept}
+        write_bag(folder, self.features, Episode(arrays, when, task, kept))
+        with (self.root / "episodes.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, sort_keys=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._episodes = index + 1
+        return index
+
+    def flush(self) -> None:
+        """Nothing to do: every episode is finished when it is added."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+    def __enter__(self) -> McapWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_bag(folder: Path, features: Mapping[str, Feature], episode: Episode) -> None:
+    """One episode as a bag; ``features`` of what ``episode.columns`` holds."""
+    store = installed()
+    codecs = {name: codec(feature) for name, feature in features.items()}
+    custom = {"task": episode.task, "extra": json.dumps(episode.extra, sort_keys=True)}
+    with BagWriter(folder, compression="zstd", custom=custom) as bag:
+        bag.add_type(TASK, "std_msgs/msg/String")
+        for name, one in codecs.items():
+            bag.add_type(topic_of(name), one.msgtype)
+        words = store.serialize_cdr(make("std_msgs/msg/String", data=episode.task), "std_msgs/msg/String")
+        bag.write(TASK, round(episode.stamps[0] * 1e9), bytes(words))
+        for i, stamp in enumerate(episode.stamps):
+            for name, one in codecs.items():
+                frame = name.rpartition(".")[2]
+                message = one.encode(episode.columns[name][i], float(stamp), frame)
+                data = store.serialize_cdr(message, one.msgtype)
+                bag.write(topic_of(name), round(stamp * 1e9), bytes(data))
+
+
+class McapReader:
+    """A data set of ``McapWriter``; the same attributes and calls as ``LeRobotReader``.
+
+    Raises:
+        BridgeError: BAD_INPUT where it is none, or damaged.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        try:
+            description = json.loads((self.root / "dataset.json").read_text(encoding="utf-8"))
+            if description["format"] != FORMAT:
+                raise ValueError(f"format {description['format']!r}, expected {FORMAT!r}")
+            self.features = {n: Feature.from_json(n, e) for n, e in description["features"].items()}
+            self.fps = float(description["fps"])
+            self.robot_type = str(description["robot_type"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"{self.root / 'dataset.json'}: {error}",
+                remedy="name the folder of a data set",
+            ) from error
+        self.episodes: list[EpisodeInfo] = []
+        listing = self.root / "episodes.jsonl"
+        for line in listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else ():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # a killed writer's last line
+            self.episodes.append(EpisodeInfo(entry["index"], entry["length"], entry["task"], entry["extra"]))
+
+    def __len__(self) -> int:
+        return sum(e.length for e in self.episodes)
+
+    def __iter__(self) -> Iterator[Episode]:
+        for info in self.episodes:
+            yield self.episode(info.index)
+
+    def episode(self, index: int, columns: Collection[str] | None = None) -> Episode:
+        """Read one episode; as ``LeRobotReader.episode``."""
+        if not 0 <= index < len(self.episodes):
+            raise BridgeError(
+                ErrorCode.BAD_INPUT, f"episode {index} of {len(self.episodes)}", remedy="count from 0"
+            )
+        names = list(self.features) if columns is None else list(columns)
+        unknown = [n for n in names if n not in self.features]
+        if unknown:
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"no column {', '.join(unknown)}",
+                remedy=f"there are {', '.join(self.features)}",
+            )
+        info = self.episodes[index]
+        folder = self.root / "episodes" / f"episode-{index:06d}"
+        bag = Bag(folder)
+        topics = {topic_of(n): n for n in names or list(self.features)[:1]}
+        codecs = {n: codec(self.features[n]) for n in topics.values()}
+        values: dict[str, list[Any]] = {n: [] for n in topics.values()}
+        stamps: list[int] = []
+        for topic, msgtype, received, data in bag.raw(list(topics)):
+            name = topics[topic]
+            values[name].append(codecs[name].decode(installed().deserialize_cdr(data, msgtype)))
+            if name == next(iter(values)):
+                stamps.append(received)
+        short = [n for n, v in values.items() if len(v) != info.length]
+        if short:
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"{folder}: {len(values[short[0]])} of {info.length} frames of {short[0]}",
+                remedy="copy the data set anew; it is not whole",
+            )
+        out = {n: _stack(self.features[n], values[n]) for n in names}
+        return Episode(out, np.array(stamps) * 1e-9, info.task, info.extra)
+
+
+def _stack(feature: Feature, values: list[Any]) -> NDArray[Any]:
+    if feature.dtype == "string":
+        return np.array(values, dtype=object)
+    return np.stack(values).astype(feature.numpy, copy=False)
