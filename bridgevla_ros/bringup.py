@@ -70,15 +70,28 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "planner",
         "",
-        "Who plans: the embedded model or any vision-language checkpoint; empty: as params_file says",
-        ("", "embedded", "transformers"),
+        "Who plans: the embedded model, a vision-language checkpoint (transformers) or an OpenAI-compatible "
+        "server (openai); empty: as params_file says",
+        ("", "embedded", "transformers", "openai"),
         sets=(("planner", "backend"),),
     ),
     Argument(
         "planner_model",
         "",
-        "Checkpoint folder of the planner's backend; empty: as params_file says",
-        sets=(("planner", "weights"),),
+        "Checkpoint folder of the planner, or the server's name for its model; empty: as params_file says",
+        sets=(("planner", "weights"), ("planner", "server_model")),
+    ),
+    Argument(
+        "planner_convention",
+        "",
+        "How that model writes coordinates, e.g. qwen3; empty: as params_file says",
+        sets=(("planner", "convention"),),
+    ),
+    Argument(
+        "planner_server",
+        "",
+        "Address of the openai backend's server; empty: as params_file says",
+        sets=(("planner", "server_url"),),
     ),
     Argument(
         "policy",

@@ -12,7 +12,8 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame
 from bridgevla_ros.planner.backends import Anchors, LocalWaypoint
-from bridgevla_ros.planner.backends.transformers import TransformersBackend, read_anchors
+from bridgevla_ros.planner.backends.chat import read_anchors
+from bridgevla_ros.planner.backends.transformers import TransformersBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.conventions import write
 from bridgevla_ros.planner.parse import waypoints

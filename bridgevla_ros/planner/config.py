@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bridgevla_ros.core.config import ConfigError, param
 
-BACKENDS = ("embedded", "transformers")
+BACKENDS = ("embedded", "transformers", "openai")
 CONVENTION_NAMES = (
     "", "pixel", "qwen2.5", "qwen3", "molmo", "molmo2", "robopoint", "robobrain", "embodied-r1", "paligemma",
 )  # fmt: skip
@@ -19,16 +19,33 @@ class PlannerConfig:
     backend: str = param("embedded", "Who finds the anchors", choices=BACKENDS)
     weights: str = param("", "Checkpoint folder of the backend; empty for the embedded planner that ships")
     convention: str = param(
-        "", "How the model writes coordinates; required by the transformers backend", choices=CONVENTION_NAMES
+        "",
+        "How the model writes coordinates; required by the transformers and openai backends",
+        choices=CONVENTION_NAMES,
     )
     waypoint_source: str = param(
         "geometry",
         "Where 3D waypoints come from: depth geometry around the anchors, or the model's second turn",
         choices=("geometry", "model"),
     )
-    max_new_tokens: int = param(256, "Most tokens a turn of the transformers backend", ge=8, le=4096)
+    max_new_tokens: int = param(256, "Most tokens a turn of a vision-language model", ge=8, le=4096)
     temperature: float = param(
-        0.0, "Sampling temperature of the transformers backend; 0 is greedy", ge=0.0, le=2.0
+        0.0, "Sampling temperature of a vision-language model; 0 is greedy", ge=0.0, le=2.0
+    )
+    answer_timeout: float = param(
+        20.0, "A vision-language model gets this long for each turn", unit="s", ge=0.1, le=600.0
+    )
+    device: str = param("cpu", "Device of the transformers backend, e.g. cpu or cuda:0")
+    server_url: str = param(
+        "http://127.0.0.1:8000/v1",
+        "Server of the openai backend; its key is taken from the environment, BRIDGEVLA_API_KEY",
+    )
+    server_model: str = param("", "Name of the model on that server; required by the openai backend")
+    server_retries: int = param(
+        2, "A request that the server refuses for load or a lost connection is repeated so often", ge=0, le=10
+    )
+    self_test: bool = param(
+        True, "When configured, a vision-language model must point at targets that are drawn for it"
     )
     null_threshold: float = param(
         0.0,
@@ -70,9 +87,11 @@ class PlannerConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.backend == "transformers" and not self.convention:
+        if self.backend != "embedded" and not self.convention:
             raise ConfigError(
-                f"convention must be set for the transformers backend; one of {list(CONVENTION_NAMES[1:])}"
+                f"convention must be set for the {self.backend} backend; one of {list(CONVENTION_NAMES[1:])}"
             )
         if self.backend == "transformers" and not self.weights:
             raise ConfigError("weights must name the checkpoint folder of the transformers backend")
+        if self.backend == "openai" and not self.server_model:
+            raise ConfigError("server_model must name a model of the server")

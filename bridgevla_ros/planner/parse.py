@@ -12,7 +12,7 @@ import numpy as np
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import GripperEvent, WaypointKind
-from bridgevla_ros.planner.backends import LocalWaypoint
+from bridgevla_ros.planner.answers import LocalWaypoint
 from bridgevla_ros.planner.conventions import convention
 
 MAX_TEXT = 20_000

@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from bridgevla_ros.core.transforms import Array, Transform
-from bridgevla_ros.core.types import GripperEvent, RgbdFrame, WaypointKind
+from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.planner.answers import Anchor, Anchors, LocalWaypoint
 from bridgevla_ros.planner.config import PlannerConfig
 
+if TYPE_CHECKING:
+    from bridgevla_ros.planner.backends.chat import ChatBackend
 
-@dataclass(frozen=True, eq=False)
-class Anchor:
-    """A point in the image that answers one role of the instruction.
-
-    Attributes:
-        label: Words it stands for.
-        pixel: (2,) u, v.
-        confidence: 0..1.
-    """
-
-    label: str
-    pixel: Array
-    confidence: float
-
-
-@dataclass(frozen=True, eq=False)
-class Anchors:
-    """Answer of the first turn.
-
-    Attributes:
-        source: What to take.
-        destination: Where to put it; None when the instruction names no place.
-        null_probability: 0..1, the surer of the two that a named thing is not there.
-    """
-
-    source: Anchor
-    destination: Anchor | None
-    null_probability: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LocalWaypoint:
-    """A waypoint of the second turn, in the gravity-aligned, camera-yaw frame.
-
-    That frame has z up and x along the camera's view on the ground; its origin is the lifted anchor.
-
-    Attributes:
-        anchor: 0 source, 1 destination.
-        offset: (3,) metres from that anchor.
-        yaw: rad, of the finger opening from the frame's y axis, about z.
-        kind: What it is for.
-        event: What the gripper does on arrival.
-    """
-
-    anchor: int
-    offset: Array
-    yaw: float
-    kind: WaypointKind
-    event: GripperEvent
+__all__ = ["Anchor", "Anchors", "Backend", "LocalWaypoint", "make_backend"]
 
 
 class Backend(Protocol):
@@ -87,6 +41,17 @@ def make_backend(config: PlannerConfig) -> Backend:
         from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 
         return EmbeddedBackend(config)
-    from bridgevla_ros.planner.backends.transformers import TransformersBackend
+    chat: ChatBackend
+    if config.backend == "openai":
+        from bridgevla_ros.planner.backends.openai import OpenAiBackend
 
-    return TransformersBackend(config)
+        chat = OpenAiBackend(config)
+    else:
+        from bridgevla_ros.planner.backends.transformers import TransformersBackend
+
+        chat = TransformersBackend(config)
+    if config.self_test:
+        from bridgevla_ros.planner.self_test import check_pointing
+
+        check_pointing(chat)
+    return chat

@@ -3,69 +3,67 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
-from bridgevla_ros.planner import conventions, parse, prompt
-from bridgevla_ros.planner.backends import Anchor, Anchors, LocalWaypoint
+from bridgevla_ros.planner import prompt
+from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
 
 
-class TransformersBackend:
+class TransformersBackend(ChatBackend):
     """Two turns with a checkpoint folder; nothing is downloaded."""
 
     def __init__(self, config: PlannerConfig) -> None:
-        self.config = config
-        conventions.convention(config.convention)
+        super().__init__(config)
         folder = Path(config.weights)
         if not folder.is_dir():
             raise BridgeError(ErrorCode.MODEL_ERROR, f"there is no checkpoint folder {folder}")
         torch.set_num_threads(config.threads)
         try:
+            self.device = torch.device(config.device)
             self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            self.model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True).eval()
-        except (OSError, ValueError, ImportError, KeyError) as error:
+            model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+            self.model = model.to(self.device).eval()
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
             raise BridgeError(
                 ErrorCode.MODEL_ERROR,
-                f"{folder} could not be loaded: {error}",
+                f"{folder} could not be loaded on {config.device!r}: {error}",
                 remedy="give a folder written by save_pretrained of model and processor",
             ) from error
         self.name = f"transformers:{self.model.config.model_type}"
         self.sha256 = _hash(folder)
-        self._history: list[prompt.Message] = []
-        self._answer = ""
-
-    def anchors(self, frame: RgbdFrame, T_base_camera: Transform, clause: str, seed: int) -> Anchors:
-        """First turn. Zero points mean NO_TARGET."""
-        self._history = prompt.first_turn(clause, self.config.convention)
-        self._answer = self.generate(self._history, frame, seed)
-        return read_anchors(self._answer, self.config.convention, frame, clause)
-
-    def waypoints(
-        self, frame: RgbdFrame, clause: str, anchors: Anchors, depths: Array, seed: int
-    ) -> list[LocalWaypoint]:
-        """Second turn, in the same conversation."""
-        messages = prompt.second_turn(self._history, self._answer, depths, frame.intrinsics)
-        return parse.waypoints(self.generate(messages, frame, seed), len(depths))
 
     @torch.inference_mode()
     def generate(self, messages: list[prompt.Message], frame: RgbdFrame, seed: int) -> str:
-        """The model's next answer."""
+        """See ``ChatBackend``; greedy unless a temperature is set."""
         image = Image.fromarray(np.ascontiguousarray(frame.rgb))
-        text = self._render(messages)
-        inputs = self.processor(text=text, images=image, return_tensors="pt")
+        inputs = self.processor(text=self._render(messages), images=image, return_tensors="pt")
         torch.manual_seed(seed)
-        sampling = {"do_sample": False}
+        sampling: dict[str, Any] = {"do_sample": False}
         if self.config.temperature > 0.0:
-            sampling = {"do_sample": True, "temperature": self.config.temperature}  # type: ignore[dict-item]
-        output = self.model.generate(**inputs, max_new_tokens=self.config.max_new_tokens, **sampling)
+            sampling = {"do_sample": True, "temperature": self.config.temperature}
+        watch = _Watch(self, time.monotonic() + self.config.answer_timeout)
+        output = self.model.generate(
+            **inputs.to(self.device),
+            max_new_tokens=self.config.max_new_tokens,
+            stopping_criteria=StoppingCriteriaList([watch]),
+            **sampling,
+        )
+        watch.check()
         fresh = output[0, inputs["input_ids"].shape[1] :]
         # <loc> tokens of pointing models may be special: only padding and ends are dropped.
         special = set(self.processor.tokenizer.all_special_ids)
@@ -87,33 +85,31 @@ class TransformersBackend:
         return f"{getattr(token, 'content', token)}" + "\n".join(said)
 
 
-def read_anchors(text: str, name: str, frame: RgbdFrame, clause: str) -> Anchors:
-    """Points of an answer as anchors: the first is the source, the second the destination.
+class _Watch(StoppingCriteria):
+    """Counts tokens, and ends a generation that is cancelled or late."""
 
-    Raises:
-        BridgeError: PARSE, OUT_OF_RANGE, NO_TARGET (the model says that there is nothing).
-    """
-    found = parse.points(text, name)
-    if not found:
-        raise BridgeError(
-            ErrorCode.NO_TARGET,
-            f"the model sees nothing to take for {clause!r}",
-            remedy="name what is on the table",
-        )
-    if len(found) > 2:
-        raise BridgeError(
-            ErrorCode.AMBIGUOUS,
-            f"the model wrote {len(found)} points; a thing and a place are two",
-            value=float(len(found)),
-            limit=2.0,
-            candidates=tuple(label for _, _, label in found if label),
-        )
-    height, width = frame.rgb.shape[:2]
-    pixels = conventions.to_pixels(np.array([p[:2] for p in found]), name, width, height)
-    pixels = np.clip(pixels, 0.0, np.array([width - 1.0, height - 1.0]))
-    names = [label or ("source", "destination")[i] for i, (_, _, label) in enumerate(found)]
-    anchors = [Anchor(n, p, 1.0) for n, p in zip(names, pixels, strict=True)]
-    return Anchors(anchors[0], anchors[1] if len(anchors) > 1 else None)
+    def __init__(self, backend: TransformersBackend, deadline: float) -> None:
+        self._backend, self._deadline = backend, deadline
+        self._stopped: BridgeError | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **more: Any) -> torch.Tensor:
+        try:
+            self._backend._wrote()
+            if time.monotonic() > self._deadline:
+                limit = self._backend.config.answer_timeout
+                raise BridgeError(
+                    ErrorCode.TIMEOUT, "the model is still writing", value=limit, limit=limit, unit="s",
+                    remedy="raise answer_timeout, or take a smaller model",
+                )  # fmt: skip
+        except BridgeError as error:
+            self._stopped = error
+        done = self._stopped is not None
+        return torch.full((input_ids.shape[0],), done, dtype=torch.bool, device=input_ids.device)
+
+    def check(self) -> None:
+        """Raises what ended the generation early."""
+        if self._stopped is not None:
+            raise self._stopped
 
 
 def _hash(folder: Path) -> str:
