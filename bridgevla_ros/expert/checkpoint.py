@@ -11,11 +11,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
@@ -25,7 +27,8 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "expert"
 """The checkpoint that ships with the package."""
 
 WEIGHTS, CARD = "model.safetensors", "expert.json"
-FORMAT = 1
+FORMAT = 2
+"""2: ``encoder`` and ``denoiser`` are named, the denoiser's body is a module of its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,8 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
         BridgeError: MODEL_ERROR, a key is missing or unknown.
     """
     known = {f.name for f in dataclasses.fields(ModelConfig)}
-    if set(values) != known:
+    if not isinstance(values, dict) or set(values) != known:
+        values = values if isinstance(values, dict) else {}
         raise BridgeError(
             ErrorCode.MODEL_ERROR,
             f"the expert's checkpoint does not fit this version: unknown {sorted(set(values) - known)}, "
@@ -71,13 +75,24 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
 
 
 def save(folder: Path, config: ModelConfig, tensors: dict[str, NDArray[Any]], card: dict[str, Any]) -> str:
-    """Write weights and card; returns the weights' SHA-256."""
+    """Write weights and card, each whole or not at all; returns the weights' SHA-256.
+
+    Raises:
+        BridgeError: MODEL_ERROR, a weight is not finite in half precision.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    half = {name: np.ascontiguousarray(value, dtype=np.float16) for name, value in tensors.items()}
-    save_file(half, folder / WEIGHTS)
-    sha = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    with np.errstate(over="ignore"):  # what overflows is refused by name below
+        half = {name: np.ascontiguousarray(value, dtype=np.float16) for name, value in tensors.items()}
+    _check_finite(folder / WEIGHTS, half)
+    partial = folder / f"{WEIGHTS}.part"
+    save_file(half, partial)
+    partial.chmod(0o644)
+    sha = hashlib.sha256(partial.read_bytes()).hexdigest()
+    partial.replace(folder / WEIGHTS)
     document = {"format": FORMAT, "sha256": sha, "model": config_to_dict(config), **card}
-    (folder / CARD).write_text(json.dumps(document, indent=1) + "\n")
+    partial = folder / f"{CARD}.part"
+    partial.write_text(json.dumps(document, indent=1) + "\n")
+    partial.replace(folder / CARD)
     return sha
 
 
@@ -95,17 +110,62 @@ def load(folder: str | Path = "") -> Checkpoint:
                 f"{path / name} does not exist",
                 remedy="train it: bridgevla train expert",
             )
-    card = json.loads((path / CARD).read_text())
-    if card.get("format") != FORMAT:
-        raise BridgeError(
-            ErrorCode.MODEL_ERROR, f"{path / CARD} has format {card.get('format')}, expected {FORMAT}"
-        )
+    card = _read_card(path / CARD)
+    config = config_from_dict(card["model"])
     sha = hashlib.sha256((path / WEIGHTS).read_bytes()).hexdigest()
     if sha != card["sha256"]:
         raise BridgeError(
             ErrorCode.MODEL_ERROR,
-            f"{path / WEIGHTS} is damaged: its SHA-256 is {sha[:12]}, the card says {card['sha256'][:12]}",
+            f"{path / WEIGHTS} is damaged or belongs to another card: its SHA-256 is {sha[:12]}, the card "
+            f"says {str(card['sha256'])[:12]}",
             remedy="copy the checkpoint again",
         )
-    tensors = {name: value.astype(np.float32) for name, value in load_file(path / WEIGHTS).items()}
-    return Checkpoint(path, config_from_dict(card["model"]), tensors, sha, card)
+    try:
+        tensors = {name: value.astype(np.float32) for name, value in load_file(path / WEIGHTS).items()}
+    except SafetensorError as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"{path / WEIGHTS} cannot be read: {error}",
+            remedy="copy the checkpoint again",
+        ) from error
+    _check_finite(path / WEIGHTS, tensors)
+    return Checkpoint(path, config, tensors, sha, card)
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    """The JSON beside the weights.
+
+    Raises:
+        BridgeError: MODEL_ERROR, it is half-written, of another format or lacks what is needed.
+    """
+    try:
+        card = json.loads(path.read_text())
+    except ValueError as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR, f"{path} is no JSON: {error}", remedy="copy the checkpoint again"
+        ) from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = card.get("format") if isinstance(card, dict) else None
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"{path} has format {found}, expected {FORMAT}",
+            remedy="train it again or install the version that wrote it",
+        )
+    for key in ("sha256", "model"):
+        if key not in card:
+            raise BridgeError(
+                ErrorCode.MODEL_ERROR,
+                f"{path} lacks {key!r}: without it the weights cannot be understood",
+                remedy="copy the checkpoint again",
+            )
+    return card
+
+
+def _check_finite(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    bad = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+    if bad:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"{path}: {len(bad)} tensors hold values that are not finite, the first is {bad[0]!r}",
+            remedy="train it again with a lower learning rate, or take an earlier state",
+        )

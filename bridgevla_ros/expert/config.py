@@ -90,10 +90,11 @@ class ModelConfig:
         horizon, dt: Steps of a chunk, seconds between them.
         points: Points of the cloud at inference (training draws fewer: the pooling is masked).
         crop_radius: Metres about the contact; points farther away are masked.
-        point_widths: Of the per-point MLP (as in DP3's encoder).
-        heads: Soft keypoints: attention-weighted means of the points (our choice, for precision).
+        encoder: "vote", "keypoints" or "maxpool"; ``denoiser``: "mlp" or "unet" (ADR 4).
+        point_widths: Of the per-point MLP.
+        heads: Soft keypoints of encoder "keypoints".
         cloud_features: Free features of the cloud beside the contact estimate.
-        width, blocks: Of the FiLM residual MLP.
+        width: Of the FiLM residual MLP, or of the U-Net's first stage; ``blocks``: of the MLP.
         conditioning_width: Of the conditioning vector.
         train_timesteps, beta_schedule, prediction_type: Of the diffusion process.
         position_limit, rotation_limit: Metres, radians: upper ends of the action normaliser
@@ -108,6 +109,8 @@ class ModelConfig:
     dt: float = 0.05
     points: int = 512
     crop_radius: float = 0.12
+    encoder: str = "keypoints"
+    denoiser: str = "mlp"
     point_widths: tuple[int, ...] = (64, 128, 256)
     heads: int = 16
     cloud_features: int = 64

@@ -27,6 +27,10 @@ POSITION_SCALE = 0.1
 """Metres that become 1 in the features."""
 CLIP = 4.0
 """Features are clipped here: beyond 0.4 m from the contact distance no longer matters."""
+STATE_DIM = 18
+"""Features of the state, the first ones: TCP position and rotation, velocities, offset from guidance."""
+TAIL_DIM = 9
+"""Features after the window: closes, opens, none, two widths, the cloud's presence, age and share, guidance's age."""
 
 
 def local_frame(position: Array, rotation: Array, up: Array) -> Transform:
@@ -169,9 +173,9 @@ def vector(
     return np.concatenate(parts, axis=-1).astype(np.float32)
 
 
-def tail(config: ModelConfig) -> int:
-    """Index where the last nine features begin (closes, opens, none, width, event width, ...)."""
-    return config.feature_dim - 9
+def first_gain(config: ModelConfig) -> int:
+    """Index of the first step's gain among the features."""
+    return STATE_DIM + 9 * config.horizon
 
 
 def cloud_input(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
@@ -43,13 +44,17 @@ def fill(model: Any, tensors: dict[str, F32]) -> Any:
         value = tensors.get(tensor.name.removeprefix(PREFIX))
         if value is None:
             if not tensor.raw_data and int(np.prod(list(tensor.dims))) > 0:
-                raise BridgeError(ErrorCode.MODEL_ERROR, f"the checkpoint lacks {tensor.name!r}")
+                raise BridgeError(
+                    ErrorCode.MODEL_ERROR,
+                    f"the checkpoint lacks {tensor.name!r}",
+                    remedy="remove sampler_*.onnx beside the checkpoint: it is then made anew",
+                )
             continue
         if tuple(tensor.dims) != value.shape:
             raise BridgeError(
                 ErrorCode.MODEL_ERROR,
                 f"{tensor.name}: {value.shape} in the checkpoint, {tuple(tensor.dims)} in its onnx graph",
-                remedy=f"remove {graph_name(0).replace('0', '*')}: it is then made anew",
+                remedy="remove sampler_*.onnx beside the checkpoint: it is then made anew",
             )
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), tensor.name))
     return model
@@ -65,13 +70,24 @@ def save_graph(folder: Path, checkpoint: Checkpoint, denoising_steps: int) -> Pa
     return path
 
 
+def _read(path: Path) -> Any:
+    try:
+        return onnx.load_model_from_string(path.read_bytes())
+    except DecodeError as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"{path} is half-written or no onnx graph: {error}",
+            remedy=f"remove {path.name}: it is then made anew",
+        ) from error
+
+
 class OnnxRuntime:
     """Runs the unrolled graph; a number of steps that was not exported is exported now, in memory."""
 
     def __init__(self, checkpoint: Checkpoint, denoising_steps: int, threads: int) -> None:
         path = checkpoint.folder / graph_name(denoising_steps)
         if path.is_file():
-            model = fill(onnx.load_model_from_string(path.read_bytes()), checkpoint.tensors)
+            model = fill(_read(path), checkpoint.tensors)
         else:
             from bridgevla_ros.expert.runtime_torch import build, export_onnx
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert.checkpoint import Checkpoint
 from bridgevla_ros.expert.diffusion import ddim_steps
 from bridgevla_ros.expert.model import ExpertModel, Sampler
@@ -18,9 +19,20 @@ F32 = NDArray[np.float32]
 
 
 def build(checkpoint: Checkpoint, denoising_steps: int) -> Sampler:
-    """The sampler of a checkpoint, in evaluation mode."""
+    """The sampler of a checkpoint, in evaluation mode.
+
+    Raises:
+        BridgeError: MODEL_ERROR, the weights do not fit the card's network.
+    """
     model = ExpertModel(checkpoint.config)
-    model.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.tensors.items()})
+    try:
+        model.load_state_dict({k: torch.from_numpy(v) for k, v in checkpoint.tensors.items()})
+    except RuntimeError as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"the weights in {checkpoint.folder} do not fit the network that their card describes: {error}",
+            remedy="copy the checkpoint again, or train it again with this version",
+        ) from error
     config = checkpoint.config
     return Sampler(model, ddim_steps(config.train_timesteps, config.beta_schedule, denoising_steps)).eval()
 
