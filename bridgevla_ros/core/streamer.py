@@ -22,7 +22,7 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.motion import Brake, CommandHistory, JointMotion, MotionLimits, step_towards
 from bridgevla_ros.core.safety import Clearance, Envelope, Reason
 from bridgevla_ros.core.streamer_config import StreamerConfig
-from bridgevla_ros.core.trajectory import retreat_end
+from bridgevla_ros.core.trajectory import grasps, retreat_end
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import (
     ActionChunk,
@@ -372,11 +372,12 @@ class Streamer:
             self._go_on(now)
             return
         self._progress = max(self._progress, float(self._guidance.event_progress[self._events_done]))
+        takes = grasps(self._guidance, self._events_done)
         self._events_done += 1
-        if job.event == GripperEvent.CLOSE and not self._gripper.holds_object():
+        if takes and not self._gripper.holds_object():
             self._back_off(job, now)
             return
-        self._gripper.carrying = job.event == GripperEvent.CLOSE
+        self._gripper.carrying = takes
         self._go_on(now)
 
     def _go_on(self, now: float) -> None:

@@ -33,6 +33,7 @@ from bridgevla_ros.core.task_status import (
     gist,
     reason_of,
 )
+from bridgevla_ros.core.trajectory import grasps
 from bridgevla_ros.core.types import (
     DepthQuality,
     GripperEvent,
@@ -361,9 +362,7 @@ class TaskMachine:
         advance = progress.progress + progress.events_done
         if advance > self._advanced + 1e-4:
             self._advanced, self._advanced_at = advance, now
-        events = self._guidance.events if self._guidance else ()
-        done = progress.events_done
-        closed = 0 < done <= len(events) and events[done - 1] == GripperEvent.CLOSE
+        closed = self._guidance is not None and grasps(self._guidance, progress.events_done - 1)
         # On the way only: while the next event opens the gripper, its width is no longer that of the thing.
         if closed and progress.state != StreamerState.GRIPPING:
             self._carried = progress.gripper_width

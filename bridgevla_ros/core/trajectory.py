@@ -17,6 +17,8 @@ from bridgevla_ros.core.types import GripperEvent, Guidance, Waypoint, WaypointK
 
 MAX_WAYPOINTS = 64
 """About five suffice for a sub-goal; more than this is a runaway planner."""
+_SAME = 1e-6
+"""Progress by which a contact and its gripper event may differ."""
 
 
 @dataclass(frozen=True)
@@ -373,20 +375,69 @@ def window(guidance: Guidance, progress: float, events_done: int, horizon: int, 
     )
 
 
+def contacts_done(guidance: Guidance, progress: float, events_done: int) -> int:
+    """How many CONTACT waypoints are over.
+
+    One is over when its gripper event is done; one without an event when progress is beyond it.
+    """
+    for index, at in enumerate(guidance.contact_progress):
+        due = int(np.sum(guidance.event_progress <= at + _SAME))
+        acts = bool(np.any(np.abs(guidance.event_progress - at) <= _SAME))
+        if progress <= at + 1e-3 and not (acts and events_done >= due):
+            return index
+    return len(guidance.contact_progress)
+
+
 def next_contact(guidance: Guidance, progress: float, events_done: int) -> Array | None:
     """TCP position (3,) of the next CONTACT, metres, base frame: what perception should look at.
 
-    A contact is over when progress is beyond it or its gripper event is done; after the last one it
-    stays the last one. None for a refusal or a guidance without contacts.
+    After the last one it stays the last one. None for a refusal or a guidance without contacts.
     """
     if not len(guidance.contact_position):
         return None
-    for position, at in zip(guidance.contact_position, guidance.contact_progress, strict=True):
-        due = int(np.sum(guidance.event_progress <= at + 1e-9))
-        acts = bool(np.any(np.abs(guidance.event_progress - at) <= 1e-9))
-        if progress <= at + 1e-3 and not (acts and events_done >= due):
-            return np.asarray(position, np.float64)
-    return np.asarray(guidance.contact_position[-1], np.float64)
+    index = min(contacts_done(guidance, progress, events_done), len(guidance.contact_position) - 1)
+    return np.asarray(guidance.contact_position[index], np.float64)
+
+
+def chain(guidance: Guidance, contact: int) -> tuple[int, int]:
+    """First and last of the contacts that follow each other without the hand leaving in between.
+
+    Something is pushed, pulled or turned along a chain: a correction made at its first contact holds for
+    all of it.
+
+    Args:
+        guidance: Not a refusal.
+        contact: Index of a contact; an isolated one is its own chain.
+    """
+    first = last = contact
+    while first > 0 and _stays(guidance, first - 1):
+        first -= 1
+    while last + 1 < len(guidance.contact_progress) and _stays(guidance, last):
+        last += 1
+    return first, last
+
+
+def _stays(guidance: Guidance, contact: int) -> bool:
+    """Whether the path leads from this contact straight to the next."""
+    begin, end = guidance.contact_progress[contact : contact + 2]
+    between = (guidance.progress > begin + _SAME) & (guidance.progress <= end + _SAME)
+    return bool(np.all(guidance.kind[between] == WaypointKind.CONTACT))
+
+
+def event_at(guidance: Guidance, contact: int) -> int | None:
+    """Index of the gripper event that happens at a contact; None where it has none."""
+    found = np.flatnonzero(np.abs(guidance.event_progress - guidance.contact_progress[contact]) <= _SAME)
+    return int(found[0]) if len(found) else None
+
+
+def grasps(guidance: Guidance, event: int) -> bool:
+    """Whether a gripper event is to take hold of something.
+
+    Closing at a CONTACT is; elsewhere the fingers are only shut, to press or push with them.
+    """
+    if not 0 <= event < len(guidance.events) or guidance.events[event] != GripperEvent.CLOSE:
+        return False
+    return bool(np.any(np.abs(guidance.contact_progress - guidance.event_progress[event]) <= _SAME))
 
 
 def retreat_end(guidance: Guidance, progress: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,8 +19,9 @@ from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import RgbdFrame, WaypointPlan
-from bridgevla_ros.evaluation import wording
-from bridgevla_ros.evaluation.rollout import EpisodeTrace, FrameFilter, Graph, PlanFilter
+from bridgevla_ros.evaluation import conditions, wording
+from bridgevla_ros.evaluation.oracle import OraclePlanner
+from bridgevla_ros.evaluation.rollout import EpisodeTrace, FrameFilter, Graph, PlanFilter, SubgoalPlanner
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.expert.config import ExpertConfig
@@ -28,9 +30,11 @@ from bridgevla_ros.perception.config import CropperConfig
 from bridgevla_ros.perception.cropper import Cropper
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.planner import Planner
+from bridgevla_ros.simulation import suites
 from bridgevla_ros.simulation.config import SimConfig
-from bridgevla_ros.simulation.goals import Goal
 from bridgevla_ros.simulation.judge import judge
+from bridgevla_ros.simulation.scene import SceneSpec
+from bridgevla_ros.simulation.suites import SuiteTask
 from bridgevla_ros.simulation.tasks import sample_scene, task_pairs
 from bridgevla_ros.simulation.world import World
 
@@ -103,13 +107,22 @@ class Episode:
     """A task in a scene.
 
     Attributes:
-        source, destination: Names of the things, truth.
+        task: Steps and goals, truth.
         instruction: What the operator says.
     """
 
-    source: str
-    destination: str
+    task: SuiteTask
     instruction: str
+
+    @property
+    def source(self) -> str:
+        """Name of what the last step handles."""
+        return self.task.steps[-1].source
+
+    @property
+    def destination(self) -> str:
+        """Name of the place of the last step; empty where it has none."""
+        return self.task.steps[-1].destination
 
 
 def draw_episode(spec: EpisodeSpec, world: World) -> Episode:
@@ -117,6 +130,11 @@ def draw_episode(spec: EpisodeSpec, world: World) -> Episode:
 
     A scene without enough tasks is passed over for the next one of the same seed.
     """
+    name = task_name(spec)
+    if name:
+        scene, task = suites.draw(name, spec.seed)
+        world.load(_looked(spec, scene))
+        return Episode(task, task.instruction)
     for attempt in itertools.count():
         scene = sample_scene(spec.seed + 1_000_000_000 * attempt)
         rng = np.random.default_rng([spec.seed, attempt, 0xE7])
@@ -125,19 +143,38 @@ def draw_episode(spec: EpisodeSpec, world: World) -> Episode:
             by_source.setdefault(source, []).append(destination)
         if len(by_source) <= (1 if spec.suite == "named" else 0):
             continue
-        world.load(scene)
+        world.load(_looked(spec, scene))
         order = [str(name) for name in rng.permutation(sorted(by_source))]
         source = order[spec.variant]
         destination = str(rng.choice(by_source[source]))
-        words = wording.instruct(rng, world.scene.object(source), world.scene.object(destination))
-        return Episode(source, destination, words)
+        words = wording.instruct(rng, scene.object(source), scene.object(destination))
+        return Episode(suites.pick_and_place(source, destination, words), words)
     raise AssertionError("unreachable")
+
+
+def task_name(spec: EpisodeSpec) -> str:
+    """The task of ``simulation.suites`` that a spec asks for; empty for the suites of pick-and-place."""
+    if spec.suite in suites.TASKS:
+        return spec.suite
+    if spec.suite in ("short", "mid", "long"):
+        names = suites.tasks_of(spec.suite)
+        return names[spec.seed % len(names)]
+    return ""
+
+
+def _looked(spec: EpisodeSpec, scene: SceneSpec) -> SceneSpec:
+    if not spec.look:
+        return scene
+    return conditions.change_look(scene, spec.look, np.random.default_rng([spec.seed, 0x100C]))
 
 
 def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
     """The graph's cores for one episode; learned parts are loaded once a process."""
     arm = _arm()
-    if spec.planner == "truth":
+    planner: SubgoalPlanner
+    if spec.guidance == "oracle":
+        planner = OraclePlanner(world, episode.task)
+    elif spec.planner == "truth":
         planner = Planner(
             PlannerConfig(), backend=TruthBackend(world, episode.source, episode.destination), arm=arm
         )
@@ -147,19 +184,24 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
     plan_filter: PlanFilter | None = (
         PlanNoise(*spec.guidance_noise, noise) if any(spec.guidance_noise) else None
     )
-    frame_filter: FrameFilter | None = DepthNoise(spec.depth_noise, noise) if spec.depth_noise else None
-    if spec.suite == "black":
-        frame_filter = black
+    filters: list[FrameFilter] = [DepthNoise(spec.depth_noise, noise)] if spec.depth_noise else []
+    poor = conditions.frame_filter(
+        spec.depth_keep, spec.depth_scale, np.random.default_rng([spec.seed, 0xDE]), spec.seed
+    )
+    filters += [poor] if poor is not None else []
+    filters += [black] if spec.suite == "black" else []
     return Graph(
         world,
         arm,
         planner,
         Cropper(CropperConfig(), arm),
         TrajectoryGenerator(TrajectoryConfig()),
-        make_policy(ExpertConfig(policy=spec.policy), arm),
+        make_policy(ExpertConfig(policy=spec.policy, weights=spec.weights), arm),
         Streamer(StreamerConfig(), arm),
         TaskMachine(TaskConfig(), seed=spec.seed),
-        frame_filter=frame_filter,
+        frame_filter=(lambda frame: functools.reduce(lambda f, change: change(f), filters, frame))
+        if filters
+        else None,
         plan_filter=plan_filter,
         seed=spec.seed,
     )
@@ -175,11 +217,11 @@ def run_episode(spec: EpisodeSpec) -> EpisodeResult:
 
 def judge_episode(spec: EpisodeSpec, world: World, episode: Episode, trace: EpisodeTrace) -> EpisodeResult:
     """Compare what happened with what was asked."""
-    goal = (Goal("placed", episode.source, episode.destination),)
-    outcome = judge(world, goal, episode.instruction)
+    outcome = judge(world, episode.task.goals, episode.instruction)
     status = trace.final
     assert status is not None
-    others = [name for name in outcome.moved if name not in (episode.source, episode.destination)]
+    named = {name for step in episode.task.steps for name in (step.source, step.destination)}
+    others = [name for name in outcome.moved if name not in named]
     cause = ""
     if spec.suite == "black":
         travelled = max(float(np.linalg.norm(p - trace.tcp_path[0])) for p in trace.tcp_path)
@@ -214,4 +256,5 @@ def judge_episode(spec: EpisodeSpec, world: World, episode: Episode, trace: Epis
         plans=len(trace.plans),
         sim_seconds=round(trace.sim_seconds, 3),
         wall_seconds=round(trace.wall_seconds, 3),
+        task=episode.task.name,
     )

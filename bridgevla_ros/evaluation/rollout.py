@@ -87,7 +87,7 @@ class SubgoalPlanner(Protocol):
 class FrameFilter(Protocol):
     """Changes what the camera delivers, e.g. blacks it out."""
 
-    def __call__(self, frame: RgbdFrame) -> RgbdFrame:
+    def __call__(self, frame: RgbdFrame, /) -> RgbdFrame:
         """What arrives instead of ``frame``."""
         ...
 
@@ -124,7 +124,7 @@ class EpisodeTrace:
 
     Attributes:
         stages: (sim seconds, stage name, code name) at each change.
-        plans: Plans and refusals, in order.
+        plans: Plans and refusals, in order; ``guidances``: what was made of them.
         tcp_path: (3,) metres, base frame, measured, at the camera rate.
         final: Last task status.
         sim_seconds, wall_seconds: Duration.
@@ -132,6 +132,7 @@ class EpisodeTrace:
 
     stages: list[tuple[float, str, str]] = field(default_factory=list)
     plans: list[WaypointPlan] = field(default_factory=list)
+    guidances: list[Guidance] = field(default_factory=list)
     tcp_path: list[Array] = field(default_factory=list)
     final: TaskStatus | None = None
     sim_seconds: float = 0.0
@@ -267,6 +268,7 @@ class Graph:
         guidance = self.trajectory.generate(
             plan, plan.T_base_camera, self.arm.fk(joints.position), joints.gripper_width
         )
+        self.trace.guidances.append(guidance)
         self._later(now + self.timing.message_latency, lambda: self._on_guidance(guidance))
 
     def _on_guidance(self, guidance: Guidance) -> None:

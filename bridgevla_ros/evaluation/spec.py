@@ -10,13 +10,17 @@ class EpisodeSpec:
     """One episode to run; plain data, so that it can cross to a worker process.
 
     Attributes:
-        suite: Name of the suite.
+        suite: Name of the suite, or of one task of ``simulation.suites``.
         seed: Scene and task are drawn from it.
         variant: Which task of the scene (suite ``named``).
         policy: expert, ik or snap.
         planner: Planner backend.
+        guidance: "planner", or "oracle": waypoints from the demonstrator's truth.
+        weights: Folder of the expert's checkpoint; empty for the one that ships.
         guidance_noise: (metres, degrees), standard deviations of an error added once to each plan.
         depth_noise: Metres, standard deviation of noise added to each depth pixel.
+        look: Key of ``conditions.LOOKS``.
+        depth_keep, depth_scale: See ``conditions.frame_filter``.
     """
 
     suite: str
@@ -26,6 +30,11 @@ class EpisodeSpec:
     planner: str = "embedded"
     guidance_noise: tuple[float, float] = (0.0, 0.0)
     depth_noise: float = 0.0
+    guidance: str = "planner"
+    weights: str = ""
+    look: str = ""
+    depth_keep: float = 1.0
+    depth_scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,8 @@ class EpisodeResult:
             believed that it was done (WRONG_OBJECT, NOT_AT_PLACE, NOTHING_MOVED, MOVED).
         code: The task's final error code.
         moved: Objects that ended more than 3 cm from where they began.
+        source, destination: Of the last step, truth; destination is empty where there is none.
+        task: Name of the task within the suite.
     """
 
     suite: str
@@ -57,3 +68,4 @@ class EpisodeResult:
     plans: int
     sim_seconds: float
     wall_seconds: float
+    task: str = ""

@@ -15,11 +15,15 @@ import numpy as np
 
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.simulation.suites import TASKS
 
 SUITES = {
     "main": "one pick-and-place a seed: objects, colours, places, wordings and camera drawn at random",
     "named": "each scene twice, another object named each time: that one must move",
     "black": "the camera shows black: nothing may move",
+    "short": "press, lift, push to a mark, turn a knob, lift a lid: seeds take turns",
+    "mid": "place in or on, open and close a drawer, stack, ring on a post",
+    "long": "stack three, put away and close, sort by colour, swap through a free place",
 }
 
 
@@ -29,8 +33,8 @@ def specs_for(suite: str, seed: int, episodes: int, **settings: Any) -> list[Epi
     Raises:
         ValueError: No such suite.
     """
-    if suite not in SUITES:
-        raise ValueError(f"suite {suite!r}; expected one of {sorted(SUITES)}")
+    if suite not in SUITES and suite not in TASKS:
+        raise ValueError(f"suite {suite!r}; expected one of {sorted(SUITES)}, or a task: {sorted(TASKS)}")
     variants = (0, 1) if suite == "named" else (0,)
     return [EpisodeSpec(suite, seed + i, v, **settings) for i in range(episodes) for v in variants]
 

@@ -31,7 +31,7 @@ from bridgevla_ros.core.types import (
 )
 from bridgevla_ros.expert import features
 from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
-from bridgevla_ros.expert.outlook import Outlook, contact_of_event, look_ahead
+from bridgevla_ros.expert.outlook import Outlook, look_ahead
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +92,14 @@ class _Memory:
     """What was commanded last: the blend continues from there, not from the lagging measurement.
 
     Attributes:
-        guidance_id, events_done, sequence: Of the last chunk.
+        guidance_id, contacts_done, sequence: Of the last chunk.
         stamp: Seconds; ``times``: (H + 1,) after it, 0 first.
         progress: (H + 1,); ``offset``: (H + 1, 6) from guidance; ``joints``: (H + 1, 7).
-        last_offset: (6,) offset when the last contact's event was done; ``last_contact``: (3,).
+        last_offset: (6,) offset when the last contact was over.
     """
 
     guidance_id: str
-    events_done: int
+    contacts_done: int
     sequence: int
     stamp: float
     times: Array
@@ -107,7 +107,6 @@ class _Memory:
     offset: Array
     joints: Array
     last_offset: Array
-    last_contact: Array
 
 
 class ExpertPolicy(Protocol):
@@ -159,10 +158,8 @@ class FollowPolicy:
             offsets = np.repeat(offset[None], self.model.horizon, axis=0)
             added = Residual(offsets[:, :3] * 0.0, offsets[:, 3:] * 0.0, scene.widths)
         else:
-            distance: Array = np.linalg.norm(scene.window.position - memory.last_contact, axis=1)
-            share: Array = features.fade(distance, self.model)[:, None] * memory.last_offset
-            before = float(np.linalg.norm(scene.now.position[0] - memory.last_contact))
-            share_now: Array = features.fade(np.array(before), self.model) * memory.last_offset
+            share: Array = scene.kept[:, None] * memory.last_offset
+            share_now: Array = scene.kept_now * memory.last_offset
             rate: Array = (share[0] - share_now) / self.model.dt
             offsets = np.add(
                 share, features.decay(offset - share_now, velocity - rate, times, self.model.omega)
@@ -176,7 +173,7 @@ class FollowPolicy:
         grid = np.concatenate([joints[None], path])
         self._memory = _Memory(
             obs.guidance.guidance_id,
-            self._events_done(obs),
+            scene.contacts_done,
             memory.sequence + 1,
             obs.joints[-1].stamp,
             np.concatenate([[0.0], times]),
@@ -184,7 +181,6 @@ class FollowPolicy:
             np.concatenate([offset[None], offsets]),
             grid,
             memory.last_offset,
-            memory.last_contact,
         )
         return ActionChunk(
             stamp=obs.joints[-1].stamp,
@@ -295,13 +291,9 @@ class FollowPolicy:
         if memory is None or memory.guidance_id != obs.guidance.guidance_id:
             return *fresh, self._new_memory(memory)
         offset, rate, joints = _at(memory, obs.joints[-1].stamp, self._progress(obs))
-        done = self._events_done(obs)
-        if done > memory.events_done:
+        if scene.contacts_done > memory.contacts_done:
             # A new memory, kept with the chunk that it leads to: a try that fails leaves no trace.
-            position = contact_of_event(obs.guidance, done - 1)
-            if position is not None:
-                memory = replace(memory, last_offset=offset, last_contact=position)
-            memory = replace(memory, events_done=done)
+            memory = replace(memory, last_offset=offset, contacts_done=scene.contacts_done)
         held = obs.progress.state in (StreamerState.HELD, StreamerState.STOPPED)
         if held or np.linalg.norm(offset[:3] - measured[:3]) > self.config.resync_distance:
             return *fresh, memory
@@ -309,7 +301,7 @@ class FollowPolicy:
 
     def _new_memory(self, old: _Memory | None) -> _Memory:
         empty = np.zeros(0)
-        return _Memory("", 0, 0, 0.0, empty, empty, empty, empty, np.zeros(6), np.full(3, 1e3))
+        return _Memory("", 0, 0, 0.0, empty, empty, empty, empty, np.zeros(6))
 
     # -- output ----------------------------------------------------------------------------------
 

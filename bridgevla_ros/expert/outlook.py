@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bridgevla_ros.core.trajectory import GuidanceWindow, window
+from bridgevla_ros.core.trajectory import GuidanceWindow, chain, contacts_done, event_at, window
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, Guidance
 from bridgevla_ros.expert import features
@@ -19,10 +19,11 @@ class Contact:
     """The next contact of a guidance, or its end where none is left.
 
     Attributes:
-        exists: False: ``T_base_local`` stands at the end of the path and nothing is corrected.
+        exists: False: nothing is corrected; no contact is left (``T_base_local`` stands at the end of
+            the path), or the hand is within a chain of contacts.
         T_base_local: Local frame of the contact.
-        event: What the gripper does there.
-        width: Metres after that event.
+        event: What the gripper does there; NONE where it presses, pushes or pulls.
+        width: Metres after that event; NaN without one.
     """
 
     exists: bool
@@ -40,6 +41,9 @@ class Outlook:
         rotations: (H, 3, 3) of the window.
         contact: The next contact.
         weights: (H,) share of its correction along the window; ``gains``: (H,) see ``features``.
+        contacts_done: Contacts that are over.
+        kept: (H,) share of the last contact's correction at the steps; ``kept_now``: at the executed
+            progress. Whole along the chain of that contact, then fading; 0 before the first contact.
         clamped: (H,) 1 where the window waits at an event.
         widths: (H,) metres, scheduled gripper width.
         event_width: Metres after the next event (now, if none is left).
@@ -51,6 +55,9 @@ class Outlook:
     contact: Contact
     weights: Array
     gains: Array
+    contacts_done: int
+    kept: Array
+    kept_now: float
     clamped: Array
     widths: Array
     event_width: float
@@ -71,12 +78,16 @@ def look_ahead(
     """
     ahead = window(guidance, progress, events_done, model.horizon, model.dt)
     now = window(guidance, progress, events_done, 1, 0.0)
-    contact = next_contact(guidance, events_done, up)
-    origin = contact.T_base_local.translation
+    done = contacts_done(guidance, progress, events_done)
+    contact = next_contact(guidance, done, up)
     weights, gain = np.zeros(model.horizon), np.zeros(model.horizon)
+    kept, kept_now = np.zeros(model.horizon), 0.0
+    if done > 0:
+        kept = features.fade(_apart(guidance, done - 1, ahead), model)
+        kept_now = float(features.fade(_apart(guidance, done - 1, now), model)[0])
     if contact.exists:
-        weights = features.weight(np.linalg.norm(ahead.position - origin, axis=1), model)
-        here = features.weight(np.linalg.norm(now.position - origin, axis=1), model)
+        weights = features.weight(_apart(guidance, done, ahead), model)
+        here = features.weight(_apart(guidance, done, now), model)
         gain = features.gains(weights, here[0], (weights[0] - here[0]) / model.dt, model)
     left = events_done < len(guidance.events)
     clamped = np.zeros(model.horizon, bool)
@@ -92,35 +103,42 @@ def look_ahead(
         contact=contact,
         weights=weights,
         gains=gain,
+        contacts_done=done,
+        kept=kept,
+        kept_now=kept_now,
         clamped=clamped.astype(float),
         widths=np.where(clamped, event_width, before),
         event_width=event_width,
     )
 
 
-def next_contact(guidance: Guidance, events_done: int, up: Array) -> Contact:
-    """The first contact whose event is not done yet; else the end of the path."""
-    passed = float(guidance.event_progress[events_done - 1]) if events_done > 0 else -1.0
-    ahead = np.flatnonzero(guidance.contact_progress > passed + 1e-9)
-    if len(ahead) == 0 or events_done >= len(guidance.events):
+def next_contact(guidance: Guidance, done: int, up: Array) -> Contact:
+    """The contact after ``done`` of them; else the end of the path.
+
+    Within a chain of contacts it is not one to correct: the hand holds on, and the correction of the
+    chain's first contact is kept.
+    """
+    if done >= len(guidance.contact_progress):
         rotation = Rotation.from_quat(guidance.quat[-1]).as_matrix()
         frame = features.local_frame(guidance.position[-1], rotation, up)
         return Contact(False, frame, GripperEvent.NONE, float("nan"))
-    index = int(ahead[0])
-    at = float(guidance.contact_progress[index])
+    at = float(guidance.contact_progress[done])
     nearest = int(np.abs(guidance.progress - at).argmin())
     frame = features.local_frame(
-        guidance.contact_position[index], Rotation.from_quat(guidance.quat[nearest]).as_matrix(), up
+        guidance.contact_position[done], Rotation.from_quat(guidance.quat[nearest]).as_matrix(), up
     )
-    event = int(np.abs(guidance.event_progress - at).argmin())
-    return Contact(True, frame, guidance.events[event], float(guidance.event_width[event]))
+    event = event_at(guidance, done)
+    begins = chain(guidance, done)[0] == done
+    if event is None:
+        return Contact(begins, frame, GripperEvent.NONE, float("nan"))
+    return Contact(begins, frame, guidance.events[event], float(guidance.event_width[event]))
 
 
-def contact_of_event(guidance: Guidance, event: int) -> Array | None:
-    """(3,) position of the contact at which an event happens; None if it happens elsewhere."""
-    if event >= len(guidance.event_progress):
-        return None
-    apart = np.abs(guidance.contact_progress - guidance.event_progress[event])
-    if len(apart) == 0 or apart.min() > 1e-3:
-        return None
-    return np.asarray(guidance.contact_position[int(apart.argmin())])
+def _apart(guidance: Guidance, contact: int, ahead: GuidanceWindow) -> Array:
+    """(H,) metres from a contact, or from the end of its chain behind it; 0 within the chain."""
+    first, last = chain(guidance, contact)
+    begin, end = guidance.contact_progress[first], guidance.contact_progress[last]
+    before = np.linalg.norm(ahead.position - guidance.contact_position[first], axis=1)
+    after = np.linalg.norm(ahead.position - guidance.contact_position[last], axis=1)
+    inside = (ahead.progress >= begin) & (ahead.progress <= end)
+    return np.where(inside, 0.0, np.where(ahead.progress < begin, before, after))

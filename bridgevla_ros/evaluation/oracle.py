@@ -1,0 +1,80 @@
+"""Oracle guidance: plans from the demonstrator's truth; what follows is measured apart from a planner."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from bridgevla_ros.core.camera import project
+from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.types import Keypoint, PlanRequest, RgbdFrame, Role, Waypoint, WaypointPlan
+from bridgevla_ros.planner.planner import digest
+from bridgevla_ros.simulation.demonstrations import Subgoal, steps_total, subgoal
+from bridgevla_ros.simulation.suites import SuiteTask
+from bridgevla_ros.simulation.world import World
+
+
+class OraclePlanner:
+    """Answers a request with what the demonstrator would do now; exact, an error is added afterwards.
+
+    Args:
+        world: Asked for its truth at the moment of the image.
+        task: Whose steps are asked for; the words of the request are not read.
+    """
+
+    name = "oracle"
+
+    def __init__(self, world: World, task: SuiteTask) -> None:
+        self._world, self._task = world, task
+
+    def plan(
+        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+    ) -> WaypointPlan:
+        """Waypoints of the request's step, in the camera frame."""
+        found = subgoal(self._world, self._task, request.step)
+        T_camera_base = T_base_camera.inverse()
+        waypoints = []
+        for stop in found.waypoints:
+            pose = T_camera_base @ stop.T_base_tcp
+            pixel = project(pose.translation[None], frame.intrinsics)[0]
+            waypoints.append(
+                Waypoint(pose, stop.kind, stop.event, stop.width, pixel, float(pose.translation[2]), 1.0)
+            )
+        plan = WaypointPlan(
+            stamp=frame.stamp,
+            camera_frame=frame.intrinsics.frame,
+            base_frame="base_link",
+            plan_id=f"{request.request_id}-plan",
+            task_id=request.task_id,
+            request_id=request.request_id,
+            instruction=request.instruction,
+            subgoal=found.words,
+            step=request.step,
+            steps_total=steps_total(self._task),
+            anchors=_anchors(found, frame, T_camera_base),
+            waypoints=tuple(waypoints),
+            T_base_camera=T_base_camera,
+            intrinsics=frame.intrinsics,
+            model=self.name,
+            model_sha256="",
+            seed=request.seed,
+            digest="",
+            latency=now - frame.stamp,
+        )
+        return dataclasses.replace(plan, digest=digest(plan))
+
+
+def _anchors(found: Subgoal, frame: RgbdFrame, T_camera_base: Transform) -> tuple[Keypoint, ...]:
+    """One keypoint for each thing that is touched, where it is touched first."""
+    anchors: list[Keypoint] = []
+    for contact in found.contacts:
+        if contact.target in {a.label for a in anchors}:
+            continue
+        point = T_camera_base.apply(contact.T_base_tcp.translation)
+        pixel = project(point[None], frame.intrinsics)[0]
+        role = Role.SOURCE if not anchors else Role.DESTINATION
+        anchors.append(
+            Keypoint(role, contact.target, np.asarray(pixel, np.float64), float(point[2]), point, 0.0, 1.0)
+        )
+    return tuple(anchors)
