@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from sensor_msgs.msg import JointState as JointStateMsg
 
 from bridgevla_ros.core.errors import ErrorCode
+from bridgevla_ros.core.inputs import JointBuffer
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Transform
@@ -32,7 +33,7 @@ from bridgevla_ros.core.types import (
     WaypointKind,
     WaypointPlan,
 )
-from bridgevla_ros.nodes.cropper import CropperNode, JointBuffer
+from bridgevla_ros.nodes.cropper import CropperNode
 from bridgevla_ros.perception import synthetic
 from bridgevla_ros.ros import conversions, qos
 from bridgevla_ros.ros.tf import TransformBroadcaster
@@ -261,7 +262,7 @@ def guidance() -> Guidance:
 def test_crop_follows_guidance_and_progress(cell: Cell) -> None:
     made = guidance()
     cell.guidance.publish(conversions.guidance_to_msg(made))
-    assert cell.until(lambda: cell.cropper._guidance is not None)
+    assert cell.until(lambda: cell.cropper._feed.guidance is not None)
 
     def center() -> np.ndarray:
         cell.assert_alive()
@@ -270,11 +271,11 @@ def test_crop_follows_guidance_and_progress(cell: Cell) -> None:
     assert np.linalg.norm(center()[:2] - [0.52, 0.0]) < 0.03
     done = Progress(cell.now(), made.guidance_id, 0.9, 2, StreamerState.MOVING, 1.0, 0.04)
     cell.progress.publish(conversions.progress_to_msg(done))
-    assert cell.until(lambda: cell.cropper._progress is not None)
+    assert cell.until(lambda: cell.cropper._feed.progress is not None)
     assert np.linalg.norm(center()[:2] - [0.425, -0.225]) < 0.03
     other = replace(done, guidance_id="of another plan")
     cell.progress.publish(conversions.progress_to_msg(other))
-    assert cell.until(lambda: cell.cropper._progress.guidance_id == other.guidance_id)
+    assert cell.until(lambda: cell.cropper._feed.progress.guidance_id == other.guidance_id)
     assert np.linalg.norm(center()[:2] - [0.52, 0.0]) < 0.03
 
 

@@ -89,12 +89,12 @@ class Cell:
 
     def move(self, q: np.ndarray = ARM.home) -> None:
         """Publish joint states until the node has a fresh one."""
-        before = self.trajectory._joints
+        before = self.trajectory._guide.joints
 
         def arrived() -> bool:
             state = JointState(self.now(), q, np.zeros(7), 0.085)
             self.joints.publish(conversions.joint_state_to_msg(state, ARM.joint_names))
-            return self.trajectory._joints is not before
+            return self.trajectory._guide.joints is not before
 
         assert self.until(arrived)
 

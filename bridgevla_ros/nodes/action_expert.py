@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 from bridgevla.msg import ActionChunk as ActionChunkMsg
@@ -15,24 +13,15 @@ from nav_msgs.msg import Path
 from sensor_msgs.msg import JointState as JointStateMsg
 from sensor_msgs.msg import PointCloud2
 
-from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.types import Cloud, Guidance, JointState, Progress, StreamerState
 from bridgevla_ros.expert.config import ExpertConfig
-from bridgevla_ros.expert.policy import ExpertObservation, make_policy
-from bridgevla_ros.ros import conversions, parameters, qos
+from bridgevla_ros.expert.observer import ActionExpertNodeConfig, Idle, Observer
+from bridgevla_ros.expert.policy import make_policy
+from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import STALE, WARN, Diagnostics
 from bridgevla_ros.ros.lifecycle import ManagedNode
 from bridgevla_ros.ros.spin import run_node
-
-
-@dataclass(frozen=True)
-class ActionExpertNodeConfig:
-    """Parameters of the node beside those of the expert."""
-
-    robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file")
-    base_frame: str = param("base_link", "Frame that guidance and clouds must be in")
 
 
 class ActionExpertNode(ManagedNode):
@@ -78,58 +67,35 @@ class ActionExpertNode(ManagedNode):
         self._forget()
 
     def _forget(self) -> None:
-        self._joints: deque[JointState] = deque(maxlen=2)
-        self._cloud: Cloud | None = None
-        self._guidance: Guidance | None = None
-        self._progress: Progress | None = None
+        self._observer = Observer(self._settings)
 
     def _now(self) -> float:
-        return float(self.get_clock().now().nanoseconds) * 1e-9
+        return clock.seconds(self)
 
     def _on_cloud(self, msg: PointCloud2) -> None:
-        self._check_frame("cloud", msg.header.frame_id)
-        self._cloud = conversions.cloud_from_msg(msg)
+        self._observer.on_cloud(conversions.cloud_from_msg(msg), msg.header.frame_id)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
         state = conversions.joint_state_from_msg(msg, self._arm.joint_names)
-        if self._joints and state.stamp < self._joints[-1].stamp:  # a simulator began again
-            self._joints.clear()
+        if self._observer.on_joints(state):
             self._policy.reset()
-        self._joints.append(state)
 
     def _on_guidance(self, msg: GuidanceMsg) -> None:
-        guidance = conversions.guidance_from_msg(msg)
-        if guidance.code == ErrorCode.NONE:
-            self._check_frame("guidance", guidance.base_frame)
-        self._guidance = guidance
+        self._observer.on_guidance(conversions.guidance_from_msg(msg))
 
     def _on_progress(self, msg: ProgressMsg) -> None:
-        self._progress = conversions.progress_from_msg(msg)
-
-    def _check_frame(self, what: str, frame: str) -> None:
-        if frame != self._settings.base_frame:
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"{what} is in frame {frame!r}, expected {self._settings.base_frame!r}",
-                remedy="set base_frame of the nodes to the same frame",
-            )
+        self._observer.on_progress(conversions.progress_from_msg(msg))
 
     def _tick(self) -> None:
         if not self.active:
             return
-        guidance, progress = self._guidance, self._progress
-        if guidance is None or guidance.code != ErrorCode.NONE:
-            self._diagnostics.set(ErrorCode.NONE, "waiting for guidance", level=STALE)
-            return
-        if progress is None:
-            self._diagnostics.set(ErrorCode.SENSOR_LOST, "no progress has come yet; is arm_streamer up?")
-            return
-        if progress.guidance_id == guidance.guidance_id and progress.state == StreamerState.FINISHED:
-            self._diagnostics.set(ErrorCode.NONE, f"guidance {guidance.guidance_id} is finished")
-            return
         began = time.perf_counter()
         now = self._now()
-        observation = ExpertObservation(now, tuple(self._joints), self._cloud, guidance, progress)
+        observation = self._observer.observe(now)
+        if isinstance(observation, Idle):
+            level = STALE if observation.waiting else None
+            self._diagnostics.set(observation.code, observation.message, level=level)
+            return
         try:
             chunk = self._policy.chunk(observation, self._config.seed)
         except BridgeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 
 from bridgevla.msg import Guidance as GuidanceMsg
 from bridgevla.msg import WaypointPlan as WaypointPlanMsg
@@ -11,28 +11,16 @@ from nav_msgs.msg import Path
 from sensor_msgs.msg import JointState as JointStateMsg
 from visualization_msgs.msg import MarkerArray
 
-from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guiding import Guide, TrajectoryNodeConfig
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, refusal, refused
-from bridgevla_ros.core.types import Guidance, JointState, WaypointPlan
-from bridgevla_ros.ros import conversions, parameters, qos
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, refused
+from bridgevla_ros.core.types import Guidance, WaypointPlan
+from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import Diagnostics
 from bridgevla_ros.ros.lifecycle import ManagedNode
 from bridgevla_ros.ros.spin import run_node
 from bridgevla_ros.ros.tf import TransformBuffer
-
-
-@dataclass(frozen=True)
-class TrajectoryNodeConfig:
-    """Parameters of the node beside those of the generator."""
-
-    robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file")
-    joint_max_age: float = param(0.5, "Older joint states are SENSOR_LOST", unit="s", ge=0.01, le=10.0)
-    plan_max_age: float = param(120.0, "Plans of an older image are STALE_IMAGE", unit="s", ge=0.1, le=3600.0)
-    wait: float = param(
-        1.0, "A plan waits this long for transforms and joint states", unit="s", ge=0.0, le=30.0
-    )
 
 
 class TrajectoryNode(ManagedNode):
@@ -46,7 +34,7 @@ class TrajectoryNode(ManagedNode):
     def configure(self) -> None:
         """Load the robot, open the topics."""
         self._arm = ArmModel.load(self._settings.robot)
-        self._joints: JointState | None = None
+        self._guide = Guide(self._settings, self._generator, self._arm)
         self._waiting: tuple[WaypointPlan, float] | None = None
         self._transforms = TransformBuffer(self, memory=self._settings.plan_max_age)
         self._diagnostics = Diagnostics(self)
@@ -68,10 +56,10 @@ class TrajectoryNode(ManagedNode):
         self.destroy_timer(self._timer)
 
     def _now(self) -> float:
-        return float(self.get_clock().now().nanoseconds) * 1e-9
+        return clock.seconds(self)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        self._joints = conversions.joint_state_from_msg(msg, self._arm.joint_names)
+        self._guide.joints = conversions.joint_state_from_msg(msg, self._arm.joint_names)
 
     def _on_plan(self, msg: WaypointPlanMsg) -> None:
         if not self.active:
@@ -80,7 +68,8 @@ class TrajectoryNode(ManagedNode):
             plan = conversions.waypoint_plan_from_msg(msg)
         except BridgeError as error:
             stamp = conversions.stamp_from_msg(msg.header.stamp)
-            self._publish(refused(stamp, msg.base_frame or "base_link", msg.plan_id, msg.task_id, error))
+            answer = refused(stamp, msg.base_frame or "base_link", msg.plan_id, msg.task_id, error)
+            self._publish(replace(answer, computed_at=self._now()))
             return
         self._waiting = (plan, self._now())
         self._serve()
@@ -92,39 +81,14 @@ class TrajectoryNode(ManagedNode):
         plan, since = self._waiting
         now = self._now()
         try:
-            guidance = self._generate(plan, now)
+            guidance = self._guide.guidance(plan, self._transforms.lookup, now)
         except BridgeError as error:
             patient = error.code in (ErrorCode.NO_TRANSFORM, ErrorCode.SENSOR_LOST)
             if patient and 0.0 <= now - since < self._settings.wait:
                 return
-            guidance = refusal(plan, error)
+            guidance = self._guide.refused(plan, error, now)
         self._waiting = None
         self._publish(guidance)
-
-    def _generate(self, plan: WaypointPlan, now: float) -> Guidance:
-        if plan.code != ErrorCode.NONE:
-            return refusal(plan, BridgeError(plan.code, plan.message))
-        if now - plan.stamp > self._settings.plan_max_age:
-            raise BridgeError(
-                ErrorCode.STALE_IMAGE,
-                f"plan {plan.plan_id} was made from an image {now - plan.stamp:.1f} s old",
-                value=now - plan.stamp,
-                limit=self._settings.plan_max_age,
-                unit="s",
-            )
-        transform = self._transforms.lookup(plan.base_frame, plan.camera_frame, plan.stamp)
-        joints = self._joints
-        age = now - joints.stamp if joints is not None else float("inf")
-        if joints is None or age > self._settings.joint_max_age:
-            raise BridgeError(
-                ErrorCode.SENSOR_LOST,
-                "no joint_states yet" if joints is None else f"joint_states are {age:.2f} s old",
-                value=age,
-                limit=self._settings.joint_max_age,
-                unit="s",
-                remedy="Start the arm's driver, or check that its clock is this one's.",
-            )
-        return self._generator.generate(plan, transform, self._arm.fk(joints.position), joints.gripper_width)
 
     def _publish(self, guidance: Guidance) -> None:
         if guidance.code != ErrorCode.NONE:
