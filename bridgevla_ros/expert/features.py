@@ -30,7 +30,7 @@ CLIP = 4.0
 STATE_DIM = 18
 """Features of the state, the first ones: TCP position and rotation, velocities, offset from guidance."""
 TAIL_DIM = 9
-"""Features after the window: closes, opens, none, two widths, the cloud's presence, age and share, guidance's age."""
+"""Features after the window: closes, opens, none, two widths, three of the cloud, guidance's age."""
 
 
 def local_frame(position: Array, rotation: Array, up: Array) -> Transform:

@@ -3,6 +3,10 @@
 Stage 1 learns trajectories alone, in very large batches: from guidance, state and a told contact to a
 chunk. Stage 2 learns to find the contact in the cloud and goes on from there. Without stage 1 the
 paper's expert underfits. Both keep an exponential average of the weights, which is what ships.
+
+On several GPUs or machines the same training runs under accelerate:
+  accelerate launch -m bridgevla_ros.training.appf --config training/appf.yaml ...
+Curves: tensorboard --logdir <output>/curves; figures along the way: <output>/metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -10,237 +14,267 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import time
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
-from diffusers import DDIMScheduler
-from diffusers.optimization import get_cosine_schedule_with_warmup
-from diffusers.training_utils import EMAModel
+from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from bridgevla_ros.core import resources
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.expert.runtime_onnx import save_graph
 from bridgevla_ros.training import expert_metrics
-from bridgevla_ros.training.episodes import FIRST_SEED, View, generate, load_shard
-from bridgevla_ros.training.episodes_sampling import Batch, GuidanceLibrary, Recipe, Sampler
+from bridgevla_ros.training.appf_config import TrainConfig, settings
+from bridgevla_ros.training.data_bank import Bank
+from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
+from bridgevla_ros.training.objective import Draws
+from bridgevla_ros.training.trainer import STATE, Trainer, read_state
 
 HELD_OUT = 0.1
 """Share of the bank's scenes, those with the highest seeds, that only measure."""
+ABLATIONS = ("none", "joint", "skip-stage1")
+SMOKE = "training/appf_smoke.yaml"
+SMOKE_SCENES = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """Settings of one stage: optimiser steps, samples a step, samples at once, peak rate, warm-up steps."""
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What a training works with.
 
-    steps: int
-    batch: int
-    micro_batch: int
-    learning_rate: float
-    warmup: int
+    Attributes:
+        config: Settings; ``recipe``: of the data; ``shape``: of the network.
+        train, held_out: Frames of the bank.
+        output: Folder of states, curves, figures and checkpoint.
+        ablation: One of ABLATIONS.
+    """
+
+    config: TrainConfig
+    recipe: Recipe
+    shape: ModelConfig
+    train: Bank
+    held_out: Bank
+    output: Path
+    ablation: str = "none"
+
+    def first_stage(self) -> int:
+        """Stage that a fresh training begins with."""
+        return 1 if self.ablation == "none" else 2
+
+    def draws_of(self, stage: int) -> int | str:
+        """What the stage's batches are."""
+        return "joint" if stage == 2 and self.ablation == "joint" else stage
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training; see config/training/appf.yaml for each."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``bridgevla train expert``."""
+    parser.add_argument(
+        "--config", default="training/appf_two_core.yaml", help="settings, in config/ or a path"
+    )
+    parser.add_argument(
+        "--bank", type=Path, default=Path("runs/expert/bank"), help="folder of bridgevla data generate"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/expert"), help="folder of states, curves and checkpoint"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
+    parser.add_argument("--further", type=Path, help="stage 2 only, from the weights of this checkpoint")
+    parser.add_argument(
+        "--ablation",
+        choices=ABLATIONS,
+        default="none",
+        help="joint: trajectories and clouds together from random weights; skip-stage1: clouds alone",
+    )
+    parser.add_argument("--stage1-steps", type=int, help="instead of the configuration's")
+    parser.add_argument("--stage2-steps", type=int, help="instead of the configuration's")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
+    parser.add_argument(
+        "--noise-scale", type=float, default=1.0, help="factor of the recipe's errors of guidance"
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="both stages in a minute on a small bank made for it: does it run?",
+    )
+    parser.add_argument(
+        "--metrics-only", type=Path, help="measure this checkpoint on the held-out frames and stop"
+    )
 
-    seed: int
-    device: str
-    plans: int
-    denoising_repeats: int
-    auxiliary: float
-    weight_decay: float
-    betas: tuple[float, float]
-    clip_norm: float
-    ema_power: float
-    ema_max: float
-    save_every: int
-    stage1: Stage
-    stage2: Stage
 
-    @classmethod
-    def load(cls, path: Path) -> TrainConfig:
-        """Read YAML.
-
-        Raises:
-            ValueError: A key is missing or unknown.
-        """
-        values = yaml.safe_load(path.read_text())
-        known = {f.name for f in dataclasses.fields(cls)}
-        if set(values) != known:
-            raise ValueError(
-                f"{path}: unknown {sorted(set(values) - known)}, missing {sorted(known - set(values))}"
+def configure(args: argparse.Namespace) -> TrainConfig:
+    """Settings from the file and the options over it."""
+    config = TrainConfig.load(resources.find_config(SMOKE if args.smoke else args.config))
+    if args.seed is not None:
+        config = dataclasses.replace(config, seed=args.seed)
+    for name, steps in (("stage1", args.stage1_steps), ("stage2", args.stage2_steps)):
+        if steps is not None:
+            config = dataclasses.replace(
+                config, **{name: dataclasses.replace(getattr(config, name), steps=steps)}
             )
-        for name in ("stage1", "stage2"):
-            values[name] = Stage(**values[name])
-        values["betas"] = tuple(values["betas"])
-        return cls(**values)
+    return config
 
 
-class Trainer:
-    """Model, optimiser, schedule and average of one stage."""
-
-    def __init__(self, config: TrainConfig, model: ExpertModel, stage: int, folder: Path) -> None:
-        self.config, self.model, self.stage, self.folder = config, model, stage, folder
-        self.settings = config.stage1 if stage == 1 else config.stage2
-        self.device = torch.device(config.device)
-        model.to(self.device)
-        shape = model.config
-        self.noising = DDIMScheduler(
-            shape.train_timesteps,
-            beta_schedule=shape.beta_schedule,
-            prediction_type=shape.prediction_type,
-            clip_sample=True,
-            set_alpha_to_one=True,
-            steps_offset=0,
-        )
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            self.settings.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-        )
-        self.schedule = get_cosine_schedule_with_warmup(
-            self.optimizer, self.settings.warmup, self.settings.steps
-        )
-        self.ema = EMAModel(
-            model.parameters(),
-            decay=config.ema_max,
-            use_ema_warmup=True,
-            inv_gamma=1.0,
-            power=config.ema_power,
-        )
-        self.step = 0
-
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Denoising loss, and in stage 2 the direct loss on the contact estimate."""
-        data = {k: torch.from_numpy(v).to(self.device) for k, v in vars(batch).items()}
-        model, extra, parts = self.model, torch.zeros(()), {}
-        if self.stage == 1:
-            contact = data["contact"]
-            seen = torch.zeros(len(contact), model.config.cloud_features, device=self.device)
-        else:
-            raw, seen = model.encoder(data["cloud"], data["mask"], data["features"])
-            some = (data["mask"].sum(dim=1, keepdim=True) > 0).to(raw.dtype)
-            contact = torch.cat([raw[:, :4], torch.sigmoid(raw[:, 4:]) * some], dim=-1)
-            known = data["contact"][:, 4:]
-            miss = torch.nn.functional.smooth_l1_loss(
-                raw[:, :4] * known, data["contact"][:, :4] * known, beta=0.02, reduction="none"
-            )
-            presence = torch.nn.functional.binary_cross_entropy_with_logits(raw[:, 4:], known, weight=some)
-            extra = self.config.auxiliary * miss.mean() + 0.05 * presence
-            away = (raw[:, :3] - data["contact"][:, :3]).norm(dim=-1) * model.config.position_limit
-            away = (away.detach() * known[:, 0]).sum() / known.sum().clamp(min=1.0)
-            parts["contact_mm"] = float(away) * 1e3
-        conditioning, prior = model.denoiser.observe(data["features"], contact, seen)
-        repeats = self.config.denoising_repeats if self.stage == 2 else 1
-        action = data["action"].repeat(repeats, 1)
-        noise = torch.randn_like(action)
-        timestep = torch.randint(0, model.config.train_timesteps, (len(action),), device=self.device)
-        noisy = self.noising.add_noise(action, noise, timestep)
-        out = model.denoiser(noisy, timestep, conditioning.repeat(repeats, 1), prior.repeat(repeats, 1))
-        target = action if model.config.prediction_type == "sample" else noise
-        denoise = torch.nn.functional.mse_loss(out, target)
-        parts["denoise"] = float(denoise.detach())
-        return 100.0 * denoise + extra, parts
-
-    def run(self, batches: Iterator[Batch], progress: Progress) -> None:
-        """Train to the end of the stage, saving on the way."""
-        micro = max(1, self.settings.batch // self.settings.micro_batch)
-        task = progress.add_task(f"stage {self.stage}", total=self.settings.steps, completed=self.step)
-        smooth: dict[str, float] = {}
-        self.model.train()
-        while self.step < self.settings.steps:
-            for _ in range(micro):
-                loss, parts = self.loss(next(batches))
-                (loss / micro).backward()
-                for name, value in parts.items():
-                    smooth[name] = 0.97 * smooth.get(name, value) + 0.03 * value
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-            self.optimizer.step()
-            self.schedule.step()
-            self.optimizer.zero_grad()
-            self.ema.step(self.model.parameters())
-            self.step += 1
-            text = "  ".join(f"{k} {v:.4g}" for k, v in smooth.items())
-            progress.update(task, completed=self.step, description=f"stage {self.stage}  {text}")
-            if self.step % self.config.save_every == 0 or self.step == self.settings.steps:
-                self.save()
-                progress.console.print(f"stage {self.stage} step {self.step}: {text}")
-
-    # -- state: safetensors and JSON, never pickle -----------------------------------------------
-
-    def save(self) -> None:
-        """Write all that ``load`` needs to go on as if nothing had happened."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for i, (parameter, average) in enumerate(
-            zip(self.model.parameters(), self.ema.shadow_params, strict=True)
-        ):
-            tensors[f"ema.{i}"] = average
-            for name, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        tensors["random"] = torch.get_rng_state()
-        partial = self.folder / "state.part"
-        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, partial)
-        partial.rename(self.folder / f"stage{self.stage}.safetensors")
-        state = {"stage": self.stage, "step": self.step, "ema_step": self.ema.optimization_step}
-        (self.folder / "state.json").write_text(json.dumps(state))
-
-    def load(self, state: dict[str, int]) -> None:
-        """Go on from a saved step of this stage."""
-        tensors = load_file(self.folder / f"stage{self.stage}.safetensors")
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        for i, parameter in enumerate(self.model.parameters()):
-            self.ema.shadow_params[i] = tensors[f"ema.{i}"].to(self.device)
-            prefix = f"optimizer.{i}."
-            values = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-            if values:
-                self.optimizer.state[parameter] = values
-        torch.set_rng_state(tensors["random"])
-        self.step, self.ema.optimization_step = state["step"], state["ema_step"]
-        self.schedule.last_epoch = self.step
-        for group, base, share in zip(
-            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = base * share(self.step)
-
-    def averaged(self) -> ExpertModel:
-        """A copy of the model with the averaged weights."""
-        copy = ExpertModel(self.model.config)
-        copy.load_state_dict(self.model.state_dict())
-        self.ema.copy_to(copy.parameters())
-        return copy.eval()
-
-
-def read_bank(folder: Path) -> tuple[list[View], list[View]]:
-    """Views to train on and views of held-out scenes.
+def open_session(args: argparse.Namespace, config: TrainConfig) -> Session:
+    """Read the bank and all settings.
 
     Raises:
-        FileNotFoundError: The folder holds no views.
+        BridgeError: BAD_INPUT, no bank, or an unknown key.
     """
-    paths = sorted(p for p in folder.glob("views-*.npz") if not p.name.endswith(".part.npz"))
-    if not paths:
-        raise FileNotFoundError(f"{folder} holds no views; render them with --scenes")
-    views = [v for p in paths for v in load_shard(p)]
-    seeds = sorted({v.scene_seed for v in views})
-    first = seeds[-max(1, round(HELD_OUT * len(seeds)))]
-    return [v for v in views if v.scene_seed < first], [v for v in views if v.scene_seed >= first]
+    if args.smoke:
+        make_small_bank(args.bank)
+    train, held_out = Bank.load(args.bank).split(HELD_OUT)
+    recipe = dataclasses.replace(Recipe(), **settings(Recipe, config.recipe, "recipe"))
+    if args.noise_scale != 1.0:
+        recipe = recipe.scaled(args.noise_scale)
+    return Session(config, recipe, config.shape(), train, held_out, args.output, args.ablation)
 
 
-def _stream(sampler: Sampler, stage: int, size: int, seed: int, step: int) -> Iterator[Batch]:
-    rng = np.random.default_rng([seed, stage, step])
-    while True:
-        yield sampler.trajectories(rng, size) if stage == 1 else sampler.clouds(rng, size)
+def make_small_bank(folder: Path) -> None:
+    """Episodes of a few scenes, where the folder has none."""
+    from bridgevla_ros.training.data_generate import generate
+
+    generate(folder, scenes=SMOKE_SCENES)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train both stages, measure, write the checkpoint."""
+    config = configure(args)
+    if config.device == "cpu":
+        torch.set_num_threads(1)
+    session = open_session(args, config)
+    if args.metrics_only is not None:
+        figures = expert_metrics.measure(checkpoint.load(args.metrics_only), session.held_out, session.recipe)
+        print(json.dumps(figures, indent=1))
+        return 0
+    accelerator = Accelerator(cpu=config.device == "cpu")
+    say: Callable[[str], None] = print if accelerator.is_main_process else _nothing
+    say(f"{len(session.train)} frames to train on, {len(session.held_out)} of other scenes to measure")
+    trainer, earlier = train(session, args, accelerator)
+    if accelerator.is_main_process:
+        folder = args.output / "checkpoint"
+        card = card_of(session, trainer, earlier)
+        model = trainer.averaged()
+        write(folder, model, card)
+        card["metrics"] = expert_metrics.measure(
+            checkpoint.load(folder), session.held_out, session.recipe, size=40 if args.smoke else 400
+        )
+        write(folder, model, card)
+        say(json.dumps(card["metrics"], indent=1))
+        say(f"checkpoint: {folder}")
+    return 0
+
+
+def train(
+    session: Session, args: argparse.Namespace, accelerator: Accelerator
+) -> tuple[Trainer, dict[str, Any]]:
+    """Run the stages that are left; the last trainer, and the card of the weights begun from."""
+    config, output = session.config, session.output
+    torch.manual_seed(config.seed)
+    model = ExpertModel(session.shape)
+    state: dict[str, Any] = {"stage": 2 if args.further else session.first_stage(), "step": 0}
+    earlier: dict[str, Any] = {}
+    if args.further:
+        earlier = load_weights(model, args.further)
+    if args.resume:
+        state = read_json(output / STATE)
+    elif (output / STATE).exists():
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{output} holds a training already",
+            remedy="go on with --resume, or choose another --output",
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    library = GuidanceLibrary(config.plans, config.seed, session.shape)
+    sampler = Sampler(session.train, library, session.shape, session.recipe)
+    held = expert_metrics.HeldOut(session.held_out, session.recipe, session.shape, 150, config.seed)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    trainer: Trainer | None = None
+    with Progress(*columns, disable=not accelerator.is_main_process) as progress:
+        for stage in range(state["stage"], 3):
+            label = session.ablation if session.ablation == "joint" else ""
+            trainer = Trainer(config, model, stage, output, accelerator, label=label)
+            if stage == state["stage"] and state["step"]:
+                trainer.load(state)
+            draws = Draws(
+                sampler, config, session.draws_of(stage), trainer.settings.micro_batch,
+                trainer.step * trainer.accumulate, accelerator.process_index, accelerator.num_processes,
+            )  # fmt: skip
+            batches = iter(draws.loader(config.workers))
+            # Stage 1 sees no clouds: held-out clouds would say nothing about it.
+            trainer.run(
+                batches, progress, None if stage == 1 else lambda m: held.figures(expert_metrics.network(m))
+            )
+    assert trainer is not None
+    return trainer, earlier
+
+
+def load_weights(model: ExpertModel, folder: Path) -> dict[str, Any]:
+    """Begin from a checkpoint; what its card says of its making.
+
+    Raises:
+        BridgeError: MODEL_ERROR, it is damaged or of another shape.
+    """
+    start = checkpoint.load(folder)
+    if start.config != model.config:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"{folder} is of another shape: {start.config}",
+            remedy="give the same in `model` of the configuration",
+        )
+    model.load_state_dict({k: torch.from_numpy(v) for k, v in start.tensors.items()})
+    return {k: v for k, v in start.card.items() if k not in ("model", "format")}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """State of a training.
+
+    Raises:
+        BridgeError: MODEL_ERROR, there is none or it is damaged.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR, f"cannot go on from {path}: {error}", remedy="begin again without --resume"
+        ) from error
+    return dict(values)
+
+
+def card_of(session: Session, trainer: Trainer, earlier: dict[str, Any]) -> dict[str, Any]:
+    """What the checkpoint says of its making."""
+    episodes = session.train["episode"]
+    return {
+        "recipe": dataclasses.asdict(session.recipe),
+        "training": dataclasses.asdict(session.config),
+        "ablation": session.ablation,
+        "stage": trainer.stage,
+        "step": trainer.step,
+        "frames": len(session.train),
+        "contacts": sorted(session.train.classes),
+        "scene_seeds": [int(episodes.min()), int(episodes.max())],
+        "bank": dict(session.train.meta),
+        "seconds": round(trainer.seconds),
+        "processes": trainer.accelerator.num_processes,
+        "commit": commit(),
+        "began_from": earlier,
+    }
+
+
+def commit() -> str:
+    """The source tree's commit; empty outside of one."""
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    here = Path(__file__).resolve().parent
+    ran = subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return ran.stdout.strip()
 
 
 def write(folder: Path, model: ExpertModel, card: dict[str, Any]) -> None:
@@ -250,83 +284,31 @@ def write(folder: Path, model: ExpertModel, card: dict[str, Any]) -> None:
     save_graph(folder, checkpoint.load(folder), ExpertConfig().denoising_steps)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``bridgevla train expert``."""
-    parser.add_argument(
-        "--config", default="training/appf_two_core.yaml", help="settings, in config/ or a path"
-    )
-    parser.add_argument(
-        "--bank", type=Path, default=Path("runs/expert/bank"), help="folder of rendered views"
-    )
-    parser.add_argument("--scenes", type=int, default=0, help="render this many scenes into the bank first")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the rendered scenes")
-    parser.add_argument(
-        "--output", type=Path, default=Path("runs/expert"), help="folder of states and checkpoint"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
-    parser.add_argument("--further", type=Path, help="stage 2 only, from the weights of this checkpoint")
-    parser.add_argument("--skip-stage1", action="store_true", help="ablation: stage 2 from random weights")
-    parser.add_argument(
-        "--metrics-only", type=Path, help="measure this checkpoint on the held-out views and stop"
-    )
+def interim(folder: Path, output: Path, card: dict[str, Any]) -> None:
+    """Write a checkpoint of a training that still runs, from its last state on disk.
+
+    Args:
+        folder: Of the training.
+        output: Of the checkpoint.
+        card: What to say of it; must hold "model", fields of ModelConfig.
+    """
+    state = read_json(folder / STATE)
+    tensors = read_state(folder, state)
+    model = ExpertModel(ModelConfig(**settings(ModelConfig, card.pop("model"), "model")))
+    for i, parameter in enumerate(model.parameters()):
+        parameter.data.copy_(tensors[f"ema.{i}"])
+    write(output, model.eval(), card | {"stage": state["stage"], "step": state["step"], "commit": commit()})
 
 
-def run(args: argparse.Namespace) -> int:
-    """Render, train both stages, measure, write the checkpoint."""
-    config = TrainConfig.load(resources.find_config(args.config))
-    torch.set_num_threads(1 if config.device == "cpu" else torch.get_num_threads())
-    torch.manual_seed(config.seed)
-    if args.scenes:
-        generate(args.bank, args.first_seed, args.scenes)
-    views, held_out = read_bank(args.bank)
-    shape, recipe = ModelConfig(), Recipe()
-    if args.metrics_only is not None:
-        print(
-            json.dumps(expert_metrics.measure(checkpoint.load(args.metrics_only), held_out, recipe), indent=1)
-        )
-        return 0
-    print(f"{len(views)} views to train on, {len(held_out)} of other scenes to measure")
-    sampler = Sampler(views, GuidanceLibrary(config.plans, config.seed, shape), shape, recipe)
-    model = ExpertModel(shape)
-    state = {"stage": 2 if args.skip_stage1 or args.further else 1, "step": 0}
-    earlier: dict[str, Any] = {}
-    if args.further:
-        start = checkpoint.load(args.further)
-        model.load_state_dict({k: torch.from_numpy(v) for k, v in start.tensors.items()})
-        earlier = {k: v for k, v in start.card.items() if k not in ("model", "format")}
-    if args.resume:
-        state = json.loads((args.output / "state.json").read_text())
-    trainer: Trainer | None = None
-    began = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        for stage in range(state["stage"], 3):
-            trainer = Trainer(config, model, stage, args.output)
-            if stage == state["stage"] and state["step"]:
-                trainer.load(state)
-            trainer.run(
-                _stream(sampler, stage, trainer.settings.micro_batch, config.seed, trainer.step), progress
-            )
-    assert trainer is not None
-    card = {
-        "recipe": dataclasses.asdict(recipe),
-        "training": dataclasses.asdict(config),
-        "stage1_skipped": bool(args.skip_stage1),
-        "views": len(views),
-        "scene_seeds": [min(v.scene_seed for v in views), max(v.scene_seed for v in views)],
-        "seconds": round(time.monotonic() - began),
-        "began_from": earlier,
-    }
-    write(args.output / "checkpoint", trainer.averaged(), card)
-    card["metrics"] = expert_metrics.measure(checkpoint.load(args.output / "checkpoint"), held_out, recipe)
-    write(args.output / "checkpoint", trainer.averaged(), card)
-    print(json.dumps(card["metrics"], indent=1))
-    return 0
+def _nothing(_: str) -> None:
+    pass
 
 
 def main() -> int:
     """``python -m bridgevla_ros.training.appf``: the same as ``bridgevla train expert``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_arguments(parser)
     return run(parser.parse_args())
 

@@ -1,134 +1,268 @@
 """Held-out figures of an expert: how far from the true contact does each policy end?
 
-For views of scenes never trained on, guidance is put off by a given length in a random direction, and
-the last step of the chunk near the contact is compared with the true contact. ``ik`` is guidance itself.
+For frames of scenes never trained on, guidance is put off by an error, and the last step of the chunk near
+the contact, undone by its gain, is compared with the true contact. ``ik`` is guidance itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.expert import features
 from bridgevla_ros.expert.checkpoint import Checkpoint
-from bridgevla_ros.expert.config import ExpertConfig
+from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
+from bridgevla_ros.expert.diffusion import ddim_steps
+from bridgevla_ros.expert.model import ExpertModel
+from bridgevla_ros.expert.model import Sampler as Network
 from bridgevla_ros.expert.policy import SnapPolicy
-from bridgevla_ros.expert.runtime_torch import TorchRuntime
-from bridgevla_ros.training.episodes import View
+from bridgevla_ros.expert.runtime_torch import build
+from bridgevla_ros.training.data_bank import Bank
 from bridgevla_ros.training.episodes_sampling import Batch, GuidanceLibrary, Recipe, Sampler
 
 LENGTHS = (0.0, 0.01, 0.02, 0.03)
 """Metres of guidance error."""
+FEWEST = 20
+"""Frames of a verb; with fewer it has no figures."""
+REACH = 0.3
+"""Metres from the contact: from farther away a chunk carries nothing of the correction."""
 
 
-def predict(
-    runtime: TorchRuntime, checkpoint: Checkpoint, batch: Batch, seed: int
-) -> tuple[Array, Array, Array]:
-    """Correction (B, 3) metres and turn (B,) rad at the last step, undone by its gain, and presence (B,)."""
-    model = checkpoint.config
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a network makes of a batch, undone by the gain of the chunk's last step.
+
+    Attributes:
+        position: (B, 3) metres, local frame, correction of the contact; ``yaw``: (B,) rad.
+        contact: (B, 3) metres, the encoder's own estimate; ``presence``: (B,) 0..1.
+    """
+
+    position: Array
+    yaw: Array
+    contact: Array
+    presence: Array
+
+
+def network(model: ExpertModel, steps: int = 8) -> Network:
+    """The whole inference of a model."""
+    shape = model.config
+    return Network(model, ddim_steps(shape.train_timesteps, shape.beta_schedule, steps)).eval()
+
+
+def predict(net: Network, batch: Batch, seed: int, part: int = 64) -> Answer:
+    """Run a network, one sample of noise for each row of a batch."""
+    model = net.model.config
     rng = np.random.default_rng(seed)
     count = len(batch.features)
-    action = np.empty((count, model.horizon * model.action_dim), np.float32)
-    contact = np.empty((count, 5), np.float32)
-    for first in range(0, count, 50):
-        part = slice(first, first + 50)
-        noise = rng.standard_normal(action[part].shape).astype(np.float32)
-        action[part], contact[part] = runtime(
-            batch.features[part], batch.cloud[part], batch.mask[part], noise
-        )
-    moved, rotvec, _ = features.decode_action(action.reshape(count, model.horizon, model.action_dim), model)
-    gain = batch.features[:, 18 + 9 * model.horizon + model.horizon - 1].astype(np.float64)
-    return moved[:, -1] / gain[:, None], rotvec[:, -1, 2] / gain, contact[:, 4].astype(np.float64)
+    noise = rng.standard_normal((count, model.horizon * model.action_dim)).astype(np.float32)
+    arrays = [torch.from_numpy(a) for a in (batch.features, batch.cloud, batch.mask, noise)]
+    actions, contacts = [], []
+    with torch.inference_mode():
+        for first in range(0, count, part):
+            action, contact = net(*(a[first : first + part] for a in arrays))
+            actions.append(action.numpy())
+            contacts.append(contact.numpy())
+    shaped = np.concatenate(actions).reshape(count, model.horizon, model.action_dim)
+    moved, rotvec, _ = features.decode_action(shaped, model)
+    gain = last_gain(batch, model)
+    found = np.concatenate(contacts).astype(np.float64)
+    return Answer(
+        moved[:, -1] / gain[:, None],
+        rotvec[:, -1, 2] / gain,
+        found[:, :3] * model.position_limit,
+        found[:, 4],
+    )
 
 
-def _spread(values: Array) -> dict[str, float]:
+def last_gain(batch: Batch, model: ModelConfig) -> Array:
+    """(B,) gain of the chunk's last step."""
+    return batch.features[:, features.first_gain(model) + model.horizon - 1].astype(np.float64)
+
+
+class HeldOut:
+    """Batches of held-out frames near their contacts, drawn once; each verb has its own.
+
+    Args:
+        bank: Held-out frames.
+        recipe: Settings of the data; nothing is erased, whole clouds are looked at.
+        model: Shape of the network.
+        size: Samples of a verb.
+        seed: Of the draws.
+        error: Length of guidance's error, metres, horizontal; the recipe's own errors if None.
+    """
+
+    def __init__(
+        self, bank: Bank, recipe: Recipe, model: ModelConfig, size: int, seed: int,
+        error: float | None = None, library: GuidanceLibrary | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.seed = model, seed
+        library = library or near_library(model, seed)
+        sampler = Sampler(bank, library, model, plain(recipe, model))
+        apart = np.linalg.norm(bank["tcp"][:, :3] - bank["pose"][:, :3], axis=1)
+        usable = (apart < REACH) & (bank.targets() >= recipe.min_target)
+        self.batches: dict[str, Batch] = {}
+        self.frames: dict[str, NDArray[np.int64]] = {}
+        for verb in np.unique(bank.verbs):
+            frames = np.flatnonzero(usable & (bank.verbs == verb))
+            if len(frames) < FEWEST:
+                continue
+            rng = np.random.default_rng([seed, 0x4E])
+            chosen = rng.choice(frames, size)
+            given = None if error is None else error * _headings(rng, size)
+            self.batches[str(verb)] = sampler.clouds(rng, size, chosen, given)
+            self.frames[str(verb)] = chosen
+
+    def figures(self, net: Network) -> dict[str, float]:
+        """Median errors by verb in mm and degrees, and over all verbs the share over 10 mm."""
+        out: dict[str, float] = {}
+        beyond = []
+        for verb, batch in self.batches.items():
+            answer = predict(net, batch, self.seed)
+            miss = errors(batch, answer, self.model)
+            out[f"{verb}_mm"] = _milli(np.median(miss["horizontal"]))
+            out[f"{verb}_z_mm"] = _milli(np.median(miss["z"]))
+            out[f"{verb}_yaw_deg"] = round(float(np.degrees(np.median(miss["yaw"]))), 2)
+            beyond.append(miss["horizontal"] > 0.010)
+        if beyond:
+            out["over_10"] = round(float(np.mean(np.concatenate(beyond))), 3)
+        return out
+
+
+def near_library(model: ModelConfig, seed: int) -> GuidanceLibrary:
+    """Guidances at points where the chunk's last step carries nearly all of the correction."""
+    library = GuidanceLibrary(20, seed + 1, model)
+    library.keep(library.rows["gain"][:, -1] > 0.9)
+    return library
+
+
+def plain(recipe: Recipe, model: ModelConfig) -> Recipe:
+    """The recipe without what only training needs."""
+    whole = (model.points, model.points)
+    return Recipe(**{**vars(recipe), "erase_share": 0.0, "blind_share": 0.0, "points": whole})
+
+
+def errors(batch: Batch, answer: Answer, model: ModelConfig) -> dict[str, Array]:
+    """Metres and rad beside the truth, of the rows where the thing is in sight."""
+    known = batch.contact[:, 4] > 0
+    truth = batch.contact[known, :3].astype(np.float64) * model.position_limit
+    yaw = batch.contact[known, 3].astype(np.float64) * model.rotation_limit
+    away = answer.position[known] - truth
     return {
-        "median": round(float(np.median(values)) * 1e3, 2),
-        "p90": round(float(np.quantile(values, 0.9)) * 1e3, 2),
-        "over_10": round(float(np.mean(values > 0.010)), 3),
+        "horizontal": np.linalg.norm(away[:, :2], axis=1),
+        "z": np.abs(away[:, 2]),
+        "yaw": np.abs(answer.yaw[known] - yaw),
+        "contact": np.linalg.norm((answer.contact[known] - truth)[:, :2], axis=1),
     }
 
 
 def measure(
-    checkpoint: Checkpoint, views: list[View], recipe: Recipe, size: int = 400, seed: int = 0
-) -> dict[str, Any]:
+    checkpoint: Checkpoint, bank: Bank, recipe: Recipe, size: int = 400, seed: int = 0,
+    lengths: Sequence[float] = LENGTHS,
+) -> dict[str, Any]:  # fmt: skip
     """Horizontal error at the contact in mm by policy and guidance error, and conditioning probes.
 
     Returns:
-        For pick and place and each guidance error: median, 90th percentile and share over 10 mm of
-        ``ik``, ``snap`` and ``expert``. Probes: what the expert adds when the cloud is erased, how far
-        its answer follows a cloud shifted by 10 mm, and a guidance shifted by 10 mm.
+        For each verb and guidance error: median, 90th percentile and share over 10 mm of ``ik``, ``snap``
+        and ``expert``. Probes: what the expert adds when the cloud is erased, how far its answer follows a
+        cloud shifted by 10 mm, and a TCP shifted by 10 mm.
     """
     model = checkpoint.config
-    library = GuidanceLibrary(20, seed + 1, model)
-    near = library.rows["gain"][:, -1] > 0.9
-    for kind, (index, distance) in library._sorted.items():
-        keep = near[index]
-        library._sorted[kind] = (index[keep], distance[keep])
-    plain = {**vars(recipe), "erase_share": 0.0, "blind_share": 0.0, "points": (512, 512)}
-    runtime = TorchRuntime(checkpoint, 8, "cpu", 1)
+    net = build(checkpoint, 8)
     snap = SnapPolicy(ExpertConfig(policy="snap"), arm=None, model=model)  # type: ignore[arg-type]
+    library = near_library(model, seed)
     report: dict[str, Any] = {"unit": "mm", "samples": size}
-    for phase in ("pick", "place"):
-        mine = [
-            v
-            for v in views
-            if v.phase == phase and v.height < 0.3 and int(v.target.sum()) >= recipe.min_target
-        ]
-        sampler = Sampler(mine, library, model, Recipe(**plain))
-        for length in LENGTHS:
-            rng = np.random.default_rng([seed, round(length * 1e3)])
-            angle = rng.uniform(-np.pi, np.pi, size)
-            error = length * np.stack([np.cos(angle), np.sin(angle), np.zeros(size)], axis=1)
-            batch = sampler.clouds(rng, size, rng.integers(len(mine), size=size), error)
-            truth = batch.contact[:, :3] * model.position_limit
-            found, turned, _ = predict(runtime, checkpoint, batch, seed)
-            shifts = np.array(
-                [
-                    snap.shift(batch.cloud[b][batch.mask[b] > 0, :3] * features.POSITION_SCALE)
-                    for b in range(size)
-                ]
-            )
-            row = {
-                "ik": _spread(np.linalg.norm(truth[:, :2], axis=1)),
-                "snap": _spread(np.linalg.norm(truth[:, :2] - shifts, axis=1)),
-                "expert": _spread(np.linalg.norm(truth[:, :2] - found[:, :2], axis=1)),
+    for length in lengths:
+        held = HeldOut(bank, recipe, model, size, seed, length, library)
+        for verb, batch in held.batches.items():
+            answer = predict(net, batch, seed)
+            miss = errors(batch, answer, model)
+            known = batch.contact[:, 4] > 0
+            truth = batch.contact[:, :2].astype(np.float64) * model.position_limit
+            clouds = zip(batch.cloud, batch.mask, strict=True)
+            shifts = np.array([snap.shift(c[m > 0, :3] * features.POSITION_SCALE) for c, m in clouds])
+            report[f"{verb}_{round(length * 1e3)}mm"] = {
+                "ik": _spread(np.linalg.norm(truth, axis=1)[known]),
+                "snap": _spread(np.linalg.norm(truth - shifts, axis=1)[known]),
+                "expert": {
+                    **_spread(miss["horizontal"]),
+                    "yaw_deg_median": round(float(np.degrees(np.median(miss["yaw"]))), 2),
+                    "z_mm_median": _milli(np.median(miss["z"])),
+                },
             }
-            if phase == "pick":
-                yaw = np.degrees(np.abs(batch.contact[:, 3] * model.rotation_limit - turned))
-                row["expert"]["yaw_deg_median"] = round(float(np.median(yaw)), 2)
-                row["expert"]["z_mm_median"] = round(
-                    float(np.median(np.abs(truth[:, 2] - found[:, 2]))) * 1e3, 2
-                )
-            report[f"{phase}_{round(length * 1e3)}mm"] = row
-            if phase == "pick" and length == 0.02:
-                report["probes"] = _probes(runtime, checkpoint, batch, found, seed)
+            if length == 0.02 and verb == "pick":
+                report["probes"] = _probes(net, batch, answer, seed)
     return report
 
 
-def _probes(
-    runtime: TorchRuntime, checkpoint: Checkpoint, batch: Batch, found: Array, seed: int
-) -> dict[str, float]:
-    empty = Batch(batch.features, batch.cloud * 0.0, batch.mask * 0.0, batch.contact, batch.action)
-    erased, _, _ = predict(runtime, checkpoint, empty, seed)
-    shifted_cloud = batch.cloud.copy()
-    shifted_cloud[..., 0] += 0.010 / features.POSITION_SCALE
-    shifted, _, _ = predict(
-        runtime,
-        checkpoint,
-        Batch(batch.features, shifted_cloud, batch.mask, batch.contact, batch.action),
-        seed,
-    )
+def calibration(
+    checkpoint: Checkpoint, bank: Bank, recipe: Recipe, samples: int = 16, size: int = 400, seed: int = 0
+) -> list[dict[str, float]]:
+    """Does disagreement of samples tell the error? One row for each held-out observation.
+
+    Returns:
+        ``spread_mm``: root mean square spread of the samples over the chunk, as the running policy
+        publishes it (correction_sigma); ``error_mm``: of their mean at the contact, horizontal.
+    """
+    model, net = checkpoint.config, build(checkpoint, ExpertConfig().denoising_steps)
+    held = HeldOut(bank, recipe, model, size, seed)
+    rng = np.random.default_rng([seed, 0xCA])
+    rows = []
+    for batch in held.batches.values():
+        gain = last_gain(batch, model)
+        for b in np.flatnonzero(batch.contact[:, 4] > 0):
+            noise = rng.standard_normal((samples, model.horizon * model.action_dim)).astype(np.float32)
+            inputs = (batch.features[b : b + 1], batch.cloud[b : b + 1], batch.mask[b : b + 1], noise)
+            with torch.inference_mode():
+                action, _ = net(*map(torch.from_numpy, inputs))
+            shaped = action.numpy().reshape(samples, model.horizon, model.action_dim)
+            moved, _, _ = features.decode_action(shaped, model)
+            truth = batch.contact[b, :2].astype(np.float64) * model.position_limit
+            away = moved.mean(axis=0)[-1, :2] / gain[b] - truth
+            spread = np.sqrt(np.mean(moved.var(axis=0).sum(axis=-1)))
+            rows.append({"spread_mm": _milli(spread), "error_mm": _milli(np.linalg.norm(away))})
+    return rows
+
+
+def _probes(net: Network, batch: Batch, answer: Answer, seed: int) -> dict[str, float]:
+    found = answer.position
+    empty = _replaced(batch, cloud=batch.cloud * 0.0, mask=batch.mask * 0.0)
+    erased = predict(net, empty, seed).position
+    cloud = batch.cloud.copy()
+    cloud[..., 0] += 0.010 / features.POSITION_SCALE
+    shifted = predict(net, _replaced(batch, cloud=cloud), seed).position
     moved = batch.features.copy()
     moved[:, 0] += 0.010 / features.POSITION_SCALE
     moved[:, 15] += 0.010 / 0.03
-    beside, _, _ = predict(
-        runtime, checkpoint, Batch(moved, batch.cloud, batch.mask, batch.contact, batch.action), seed
-    )
+    beside = predict(net, _replaced(batch, features=moved), seed).position
     return {
-        "erased_cloud_correction_mm": round(float(np.median(np.linalg.norm(erased, axis=1))) * 1e3, 2),
-        "cloud_shifted_10mm_follows_mm": round(float(np.median(shifted[:, 0] - found[:, 0])) * 1e3, 2),
-        "tcp_shifted_10mm_changes_mm": round(float(np.median(np.abs(beside[:, 0] - found[:, 0]))) * 1e3, 2),
+        "erased_cloud_correction_mm": _milli(np.median(np.linalg.norm(erased, axis=1))),
+        "cloud_shifted_10mm_follows_mm": _milli(np.median(shifted[:, 0] - found[:, 0])),
+        "tcp_shifted_10mm_changes_mm": _milli(np.median(np.abs(beside[:, 0] - found[:, 0]))),
+    }
+
+
+def _replaced(batch: Batch, **changes: Any) -> Batch:
+    return Batch(**{**vars(batch), **changes})
+
+
+def _headings(rng: np.random.Generator, size: int) -> Array:
+    angle = rng.uniform(-np.pi, np.pi, size)
+    return np.stack([np.cos(angle), np.sin(angle), np.zeros(size)], axis=1)
+
+
+def _milli(metres: Any) -> float:
+    return round(float(metres) * 1e3, 2)
+
+
+def _spread(values: Array) -> dict[str, float]:
+    return {
+        "median": _milli(np.median(values)),
+        "p90": _milli(np.quantile(values, 0.9)),
+        "over_10": round(float(np.mean(values > 0.010)), 3),
     }
