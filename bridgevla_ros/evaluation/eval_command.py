@@ -1,10 +1,14 @@
-"""``bridgevla eval``: run a suite, print its table, write its JSON."""
+"""``bridgevla eval``: run a suite or a probe; print tables, write JSON and an HTML report.
+
+Runs on all cores without a display. Long runs keep what is done beside the JSON: a run that was killed goes
+on with --resume. Seeds from 1000 are those of published figures; try things out from 900000.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what to run. {described}; grounding: the planner's anchors alone",
     )
     parser.add_argument(
+        "--probe",
+        choices=("conditioning",),
+        help="instead of a suite: does the policy use what it is given? Exit code 1 if it does not",
+    )
+    parser.add_argument(
         "--policy", default="expert", help=f"{', '.join(POLICIES)}, a list with commas, or all (one row each)"
     )
+    parser.add_argument("--weights", default="", help="folder of the expert's checkpoint (default: ours)")
     parser.add_argument(
         "--planner",
         default="embedded",
@@ -32,7 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="who finds the anchors; truth: the simulator, to measure what follows (default: %(default)s)",
     )
     parser.add_argument(
-        "--episodes", type=int, default=None, help="scenes to run (default: 50; grounding: 300)"
+        "--guidance",
+        default="planner",
+        choices=("planner", "oracle"),
+        help="waypoints from the planner, or from the demonstrator before corruption (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=None,
+        help="scenes to run (default: 50; grounding: 300; probe: 40)",
     )
     parser.add_argument("--seed", type=int, default=None, help="first seed (default: 1000; grounding: 5000)")
     parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
@@ -54,89 +73,179 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="synonyms",
         help="grounding: words for colours and things: the plain one, any trained, or never trained",
     )
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--rollouts", type=int, default=10, help="probe: whole episodes a condition")
+    add_output_arguments(parser)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that suites, probe and experiments share."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a report as one HTML file")
+    parser.add_argument("--pictures", type=int, default=3, help="episodes drawn in the report (default: 3)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from what an earlier run with the same --json left"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the suite; 0 when it ran, 2 for a bad option."""
-    if args.suite == "grounding":
+    """Run; 0 when it ran (and the probe passed), 1 when the probe failed, 2 for a bad option."""
+    from bridgevla_ros.core.errors import BridgeError
+
+    if args.probe is None and args.suite == "grounding":
         from bridgevla_ros.evaluation.grounding import DEFAULT_EPISODES, DEFAULT_SEED
         from bridgevla_ros.evaluation.grounding import run as run_grounding
 
         args.episodes = DEFAULT_EPISODES if args.episodes is None else args.episodes
         args.seed = DEFAULT_SEED if args.seed is None else args.seed
         return run_grounding(args)
-    policies = POLICIES if args.policy == "all" else tuple(args.policy.split(","))
-    unknown = [p for p in policies if p not in POLICIES]
+    wrong = _wrong(args)
+    if wrong:
+        print(wrong)
+        return 2
+    try:
+        if args.probe is not None:
+            from bridgevla_ros.evaluation import probe
+
+            return int(probe.run(args))
+        return run_suites(args)
+    except BridgeError as error:
+        print(f"{error}. {error.remedy}".rstrip(". ") + ".")
+        return 2
+
+
+def _wrong(args: argparse.Namespace) -> str:
+    """What is wrong with the options, in words; empty if nothing is."""
+    unknown = [p for p in policies_of(args) if p not in POLICIES]
     if unknown:
-        print(f"policy {unknown[0]!r}; expected one of {', '.join(POLICIES)}, or all")
-        return 2
+        return f"policy {unknown[0]!r}; expected one of {', '.join(POLICIES)}, or all"
+    if args.episodes is not None and args.episodes < 1:
+        return f"--episodes is {args.episodes}; it must be 1 or more"
+    if args.workers < 0 or args.pictures < 0 or args.rollouts < 0:
+        return "--workers, --pictures and --rollouts must be 0 or more"
+    if min(*args.guidance_noise, args.depth_noise) < 0.0:
+        return f"noise {(*args.guidance_noise, args.depth_noise)}; standard deviations must be 0 or more"
+    if args.resume and args.json is None:
+        return "--resume goes on from what lies beside --json FILE; give that too"
+    return ""
+
+
+def policies_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """The policies that are asked for; all means every row."""
+    return POLICIES if args.policy == "all" else tuple(dict.fromkeys(args.policy.split(",")))
+
+
+def run_suites(args: argparse.Namespace) -> int:
+    """One row a policy, on the same seeds."""
+    from bridgevla_ros.evaluation import rows as table
+    from bridgevla_ros.evaluation.suites import specs_for
+
+    seed = 1000 if args.seed is None else args.seed
     episodes = 50 if args.episodes is None else args.episodes
-    if episodes < 1:
-        print(f"--episodes is {episodes}; it must be 1 or more")
-        return 2
-    rows = [_row(args, policy, episodes) for policy in policies]
-    _print_table(rows)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        document: Any = rows[0] if len(rows) == 1 else {"rows": rows}
-        args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"figures: {args.json}")
+    wanted = [
+        table.RowSpec(p, tuple(specs_for(args.suite, seed, episodes, **_settings(args, p))))
+        for p in policies_of(args)
+    ]
+    made = table.provenance((args.weights,))
+    journal = open_journal(args, made)
+    finished = False
+    try:
+        rows = table.run_rows(wanted, workers=args.workers, journal=journal, what=args.suite)
+        finished = True
+    finally:
+        if journal is not None:
+            journal.close(finished=finished)
+    compared = table.differences(rows)
+    table.print_tables([table.table(rows), *([table.difference_table(compared)] if compared else [])])
+    document: dict[str, Any] = {"made": made}
+    document |= rows[0] if len(rows) == 1 else {"rows": rows, "differences": compared}
+    write_json(args.json, document)
+    if args.report is not None:
+        write_report(args, made, wanted, rows, compared)
     return 0
 
 
-def _row(args: argparse.Namespace, policy: str, episodes: int) -> dict[str, Any]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _settings(args: argparse.Namespace, policy: str) -> dict[str, Any]:
+    """Settings of an EpisodeSpec."""
+    from bridgevla_ros.evaluation.spec import EpisodeSpec
 
-    from bridgevla_ros.evaluation.suites import run_suite, specs_for
-
-    seed = 1000 if args.seed is None else args.seed
-    settings = {
+    settings: dict[str, Any] = {
         "policy": policy,
         "planner": args.planner,
         "guidance_noise": tuple(args.guidance_noise),
         "depth_noise": args.depth_noise,
     }
-    total = len(specs_for(args.suite, seed, episodes))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task(f"{args.suite} {policy}", total=total)
-        wins = 0
-
-        def on_result(result: Any) -> None:
-            nonlocal wins
-            wins += result.success
-            if not result.success:
-                bar.console.print(
-                    f"seed {result.seed} {result.cause}: {result.instruction!r} {result.message}"
-                )
-            bar.update(task, advance=1, description=f"{args.suite} {policy} {wins} succeeded")
-
-        workers = args.workers or os.cpu_count() or 1
-        return run_suite(args.suite, seed, episodes, min(workers, total), on_result, **settings)
+    known = {f.name for f in dataclasses.fields(EpisodeSpec)}
+    settings |= {n: v for n, v in (("guidance", args.guidance), ("weights", args.weights)) if n in known}
+    return settings
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def open_journal(args: argparse.Namespace, made: dict[str, Any]) -> Any:
+    """What keeps the answers of a long run beside its JSON; None without one."""
+    from bridgevla_ros.evaluation.fleet import Journal
 
-    table = Table(
-        "suite", "policy", "planner", "success", "95% interval", "episodes", "wall s", "failures by cause"
+    if args.json is None:
+        return None
+    stable = {name: made[name] for name in ("version", "expert weights")}
+    return Journal(args.json.with_suffix(".journal.jsonl"), stable, resume=args.resume)
+
+
+def write_json(path: Path | None, document: dict[str, Any]) -> None:
+    """Write figures, whole or not at all."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    print(f"figures: {path}")
+
+
+def write_report(
+    args: argparse.Namespace, made: dict[str, Any], wanted: Any, rows: list[Any], compared: list[Any]
+) -> None:
+    """Tables, plots and pictures of a suite."""
+    from bridgevla_ros.evaluation import rows as table
+    from bridgevla_ros.evaluation.report import Report, write
+
+    said = "; ".join(
+        f"{r['name']} {table.percent(r['success_rate'])} ({table.interval(r['ci95'])}) of {r['episodes']}"
+        for r in rows
     )
-    for row in rows:
-        low, high = row["ci95"]
-        failures = ", ".join(f"{cause} {n}" for cause, n in row["failures"].items()) or "none"
-        table.add_row(
-            row["suite"],
-            row["policy"],
-            row["planner"],
-            f"{100 * row['success_rate']:.0f}%",
-            f"{100 * low:.0f}-{100 * high:.0f}%",
-            str(row["episodes"]),
-            f"{row['seconds']:.0f}",
-            failures,
+    noise = ""
+    if any(args.guidance_noise):
+        noise = (
+            f", guidance off by {args.guidance_noise[0]:g} m and {args.guidance_noise[1]:g} degrees (sigma)"
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # a log or a file: no folding at 80 columns
-    console.print(table)
+    if args.depth_noise:
+        noise += f", depth noise {args.depth_noise:g} m"
+    sections = (*table.sections(rows, compared), *picture_sections(wanted, rows, args.pictures))
+    write(args.report, Report(f"Suite {args.suite}{noise}", f"{said}.", made, sections))
+    print(f"report: {args.report}")
+
+
+def picture_sections(wanted: Any, rows: list[Any], count: int) -> tuple[Any, ...]:
+    """A success and failures of the first row, drawn; nothing where none are asked for."""
+    from bridgevla_ros.evaluation.pictures import picture
+    from bridgevla_ros.evaluation.report import Section
+
+    if not count or not rows:
+        return ()
+    details, specs = rows[0]["details"], wanted[0].specs
+    won = [d for d in details if d["success"]]
+    seen: set[str] = set()
+    lost = []
+    for detail in sorted((d for d in details if not d["success"]), key=lambda d: d["seed"]):
+        lost.append((detail["cause"] in seen, detail))  # one of each cause before the second of any
+        seen.add(detail["cause"])
+    lost = [d for _, d in sorted(lost, key=lambda x: x[0]) if d["cause"] != "ERROR"]
+    chosen = [*won[:1], *lost, *won[1:]][:count]
+    find = {(s.seed, s.variant): s for s in specs}
+    drawn = []
+    for number, detail in enumerate(chosen, 1):
+        print(f"drawing episode {number} of {len(chosen)}: seed {detail['seed']}")
+        drawn.append(picture(find[detail["seed"], detail["variant"]]))
+    text = (
+        "Left: the image that the plan was made from, with anchors (crosses), waypoints (numbered) and the "
+        "guidance (blue). Right: the last image. Pink, in both: the way that the gripper really took."
+    )
+    return (Section("Episodes", text, pictures=tuple(drawn)),)
