@@ -119,12 +119,13 @@ class Server:
             choice = {"index": 0, "delta": {"content": text[k : k + 4]}, "finish_reason": None}
             handler.wfile.write(f"data: {json.dumps({**delta, 'choices': [choice]})}\n\n".encode())
             handler.wfile.flush()
-            if self.mode == "die":
+            if self.mode == "die" and k:
                 handler.connection.close()
                 return
             if self.mode == "trickle" and self.release.wait(0.2):
                 return
-        handler.wfile.write(b"data: [DONE]\n\n")
+        last = {**delta, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        handler.wfile.write(f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n".encode())
 
 
 @pytest.fixture
@@ -212,7 +213,7 @@ def test_a_model_that_does_not_point_is_refused(server: Server) -> None:
     [
         ("hang", ErrorCode.TIMEOUT),
         ("trickle", ErrorCode.TIMEOUT),
-        ("die", ErrorCode.PARSE),
+        ("die", ErrorCode.MODEL_ERROR),
         ("garbage", ErrorCode.MODEL_ERROR),
     ],
 )
@@ -269,3 +270,26 @@ def test_the_frame_is_not_changed(server: Server) -> None:
     before = frame.rgb.copy()
     OpenAiBackend(config(server)).anchors(frame, Transform.identity(), CLAUSE, 0)
     np.testing.assert_array_equal(frame.rgb, before)
+
+
+def test_the_same_question_is_not_asked_twice(server: Server) -> None:
+    backend = OpenAiBackend(config(server, cached_answers=1))
+    one, two = look(backend), look(backend)
+    np.testing.assert_array_equal(one, two)
+    assert (server.requests, backend.usage.cached, backend.usage.tokens) == (1, 1, 0)
+    frame = drawn_frame()
+    frame.rgb[0, 0] = 0  # another image is another question, and pushes out the first
+    backend.anchors(frame, Transform.identity(), CLAUSE, 0)
+    look(backend)
+    assert server.requests == 3
+
+
+def test_a_plan_tells_where_its_time_went(server: Server) -> None:
+    world = World(scene=sample_scene(900_031))
+    planner = Planner(config(server))
+    request = PlanRequest(0.0, "t", "r", "put the orange ball on the pink plate", 0, 0, 0)
+    assert planner.plan(request, world.render(), world.T_base_camera, now=0.1).code is ErrorCode.NONE
+    costs = planner.costs()
+    assert {"understand_s", "anchors_s", "lift_s", "waypoints_s", "gate_s", "encode_s"} <= set(costs)
+    assert costs["encode_s"] + costs["generate_s"] <= costs["anchors_s"]
+    assert costs["tokens"] > 5

@@ -44,6 +44,12 @@ class PlannerConfig:
     server_retries: int = param(
         2, "A request that the server refuses for load or a lost connection is repeated so often", ge=0, le=10
     )
+    cached_answers: int = param(
+        32,
+        "Answers of a vision-language model that are kept for the same question and image",
+        ge=0,
+        le=4096,
+    )
     self_test: bool = param(
         True, "When configured, a vision-language model must point at targets that are drawn for it"
     )

@@ -26,9 +26,11 @@ from bridgevla_ros.core.types import (
 )
 from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
+from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.grasp import Cloud3d, Lifted, grasp, lift, top_down
 from bridgevla_ros.planner.language import normalise, split_clauses
+from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.place import place, release
 
 RETRY_STEP = 0.004
@@ -47,7 +49,11 @@ class Stop:
 
 
 class Planner:
-    """One way from request and frame to plan. Not for two threads at a time."""
+    """One way from request and frame to plan. Not for two threads at a time, but for ``cancel``.
+
+    Attributes:
+        ledger: Where the time of the last plan went: understand, anchors, lift, waypoints, gate.
+    """
 
     def __init__(
         self, config: PlannerConfig, backend: Backend | None = None, arm: ArmModel | None = None
@@ -56,6 +62,21 @@ class Planner:
         self.backend = make_backend(config) if backend is None else backend
         self.arm = ArmModel.load(config.robot) if arm is None else arm
         self._home = self.arm.fk(self.arm.home)
+        self.ledger = Ledger()
+
+    def cancel(self) -> None:
+        """End a plan that is being made, which is then refused as CANCELLED; from any thread."""
+        if isinstance(self.backend, ChatBackend):
+            self.backend.cancel()
+
+    def costs(self) -> dict[str, float]:
+        """Seconds of the last plan by section; of a vision-language model also tokens and their rate."""
+        out = {f"{name}_s": seconds for name, seconds in self.ledger.seconds.items()}
+        if isinstance(self.backend, ChatBackend):
+            usage = self.backend.usage
+            out |= {"encode_s": usage.encode, "generate_s": usage.generate, "tokens": float(usage.tokens)}
+            out |= {"tokens_per_s": usage.tokens_per_second, "cached_turns": float(usage.cached)}
+        return out
 
     def plan(
         self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
@@ -74,34 +95,34 @@ class Planner:
         clauses: tuple[str, ...] = ()
         anchors: tuple[Keypoint, ...] = ()
         null = 0.0
+        ledger = self.ledger = Ledger()
         try:
-            clauses = split_clauses(normalise(request.instruction))
-            if not 0 <= request.step < len(clauses):
-                raise BridgeError(
-                    ErrorCode.OUT_OF_RANGE,
-                    f"step {request.step} of an instruction with {len(clauses)} steps",
-                    value=float(request.step),
-                    limit=float(len(clauses)),
-                )
-            check_frame(frame)
-            _check_depth(frame)
-            clause, seed = clauses[request.step], request.seed + self.config.seed + request.attempt
-            found = self.backend.anchors(frame, T_base_camera, clause, seed)
+            with ledger.section("understand"):
+                clauses = split_clauses(normalise(request.instruction))
+                clause = _clause(clauses, request.step)
+                check_frame(frame)
+                _check_depth(frame)
+            seed = request.seed + self.config.seed + request.attempt
+            with ledger.section("anchors"):
+                found = self.backend.anchors(frame, T_base_camera, clause, seed)
             null = found.null_probability
-            cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
-            lifted = [lift(frame, cloud, a.pixel) for a in _given(found)]
-            anchors = _keypoints(found, lifted, T_base_camera)
-            if self.config.waypoint_source == "model":
-                depths = np.array([x.depth for x in lifted])
-                local = self.backend.waypoints(frame, clause, found, depths, seed)
-                stops = self._from_model(local, lifted, T_base_camera)
-            else:
-                stops = self._from_geometry(request, found, lifted, cloud)
-            waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
-            draft = gate.Draft(
-                waypoints, tuple(s.pose for s in stops), anchors, frame.intrinsics, T_base_camera
-            )
-            gate.check(draft, self.config, self.arm)
+            with ledger.section("lift"):
+                cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
+                lifted = [lift(frame, cloud, a.pixel) for a in _given(found)]
+                anchors = _keypoints(found, lifted, T_base_camera)
+            with ledger.section("waypoints"):
+                if self.config.waypoint_source == "model":
+                    depths = np.array([x.depth for x in lifted])
+                    local = self.backend.waypoints(frame, clause, found, depths, seed)
+                    stops = self._from_model(local, lifted, T_base_camera)
+                else:
+                    stops = self._from_geometry(request, found, lifted, cloud)
+                waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
+            with ledger.section("gate"):
+                draft = gate.Draft(
+                    waypoints, tuple(s.pose for s in stops), anchors, frame.intrinsics, T_base_camera
+                )
+                gate.check(draft, self.config, self.arm)
         except BridgeError as error:
             return self.refusal(
                 request, error, frame.stamp, frame.intrinsics, T_base_camera, clauses=clauses,
@@ -283,6 +304,17 @@ def _check_depth(frame: RgbdFrame) -> None:
             limit=0.05,
             remedy="check the depth camera",
         )
+
+
+def _clause(clauses: tuple[str, ...], step: int) -> str:
+    if not 0 <= step < len(clauses):
+        raise BridgeError(
+            ErrorCode.OUT_OF_RANGE,
+            f"step {step} of an instruction with {len(clauses)} steps",
+            value=float(step),
+            limit=float(len(clauses)),
+        )
+    return clauses[step]
 
 
 def _given(found: Anchors) -> list[Anchor]:

@@ -71,7 +71,7 @@ def check_pointing(backend: ChatBackend) -> float:
             which is then named; TIMEOUT and MODEL_ERROR of the backend itself.
     """
     name = backend.config.convention
-    answer = backend.ask(prompt.first_turn(CLAUSE, name), drawn_frame(), 0)
+    answer = backend.generate(prompt.first_turn(CLAUSE, name), drawn_frame(), 0)
     readings = sorted(_readings(answer), key=lambda r: (r.error, r.convention != name))
     plain = [r for r in readings if not (r.axes_exchanged or r.colours_exchanged)]
     mine = next((r for r in plain if r.convention == name), None)

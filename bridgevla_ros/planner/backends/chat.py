@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,11 +29,13 @@ class Usage:
         tokens: Written by the model (pieces of a stream where the server does not count).
         encode: Seconds from asking to the first token, over both turns: image and words are read by then.
         generate: Seconds from the first token to the last, over both turns.
+        cached: Turns that were answered from memory.
     """
 
     tokens: int = 0
     encode: float = 0.0
     generate: float = 0.0
+    cached: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -61,6 +66,7 @@ class ChatBackend(ABC):
         self._history: list[prompt.Message] = []
         self._answer = ""
         self._asked = self._heard = 0.0
+        self._remembered: OrderedDict[str, str] = OrderedDict()
 
     @abstractmethod
     def generate(self, messages: list[prompt.Message], frame: RgbdFrame, seed: int) -> str:
@@ -90,9 +96,23 @@ class ChatBackend(ABC):
         self._cancelled.set()
 
     def ask(self, messages: list[prompt.Message], frame: RgbdFrame, seed: int) -> str:
-        """The answer to a conversation about an image, counted in ``usage``. Raises as ``generate``."""
+        """The answer to a conversation about an image, counted in ``usage``. Raises as ``generate``.
+
+        The very same question about the very same pixels with the same seed is answered from memory: a plan
+        that was shown and is then carried out, a bag that is replayed. Depth is always lifted afresh.
+        """
+        key = _key(messages, frame, seed)
+        if key in self._remembered:
+            self._remembered.move_to_end(key)
+            self.usage.cached += 1
+            return self._remembered[key]
         self._asked = self._heard = time.monotonic()
-        return self.generate(messages, frame, seed)
+        answer = self.generate(messages, frame, seed)
+        if self.config.cached_answers:
+            self._remembered[key] = answer
+            while len(self._remembered) > self.config.cached_answers:
+                self._remembered.popitem(last=False)
+        return answer
 
     def _wrote(self) -> None:
         """Count one more token of the answer.
@@ -114,6 +134,12 @@ class ChatBackend(ABC):
         """Raises BridgeError CANCELLED once ``cancel`` was called."""
         if self._cancelled.is_set():
             raise BridgeError(ErrorCode.CANCELLED, "the model was stopped: its answer is no longer wanted")
+
+
+def _key(messages: list[prompt.Message], frame: RgbdFrame, seed: int) -> str:
+    digest = hashlib.sha256(json.dumps([messages, frame.rgb.shape, seed]).encode())
+    digest.update(np.ascontiguousarray(frame.rgb).tobytes())
+    return digest.hexdigest()
 
 
 def read_anchors(text: str, name: str, frame: RgbdFrame, clause: str) -> Anchors:

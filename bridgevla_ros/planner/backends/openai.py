@@ -100,17 +100,20 @@ class OpenAiBackend(ChatBackend):
         given_up: threading.Event,
     ) -> None:
         """Feed the pieces of one answer, then None; or what went wrong."""
+        finished = False
         try:
             with self._client.chat.completions.create(stream=True, **request) as stream:
                 for chunk in stream:
                     if given_up.is_set():
                         return
-                    if chunk.choices and (piece := chunk.choices[0].delta.content):
-                        pieces.put(piece)
+                    for choice in chunk.choices[:1]:
+                        finished = finished or choice.finish_reason is not None
+                        if choice.delta.content:
+                            pieces.put(choice.delta.content)
         except Exception as error:  # carried to the thread that waits, and named there
             pieces.put(error)
         else:
-            pieces.put(None)
+            pieces.put(None if finished else EOFError("the stream broke off in the middle of the answer"))
 
     def _check_model(self) -> None:
         """The server is there and has the model; a server that lists none is asked no further."""
