@@ -91,6 +91,12 @@ class Streamer:
         self._missed: Reason | None = None  # closed on nothing: retreating with the gripper open
         self._clear_at = 1.0  # progress at which that retreat ends
 
+    @property
+    def untouched(self) -> bool:
+        """Nothing has been commanded, permitted or offered to follow: only the newest joints are known."""
+        asked = self._operator_hold or self._stopping
+        return self._motion is None and self._lease is None and not self._guidances and not asked
+
     # ---- inputs
 
     def on_joint_state(self, joints: JointState) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from bridgevla.msg import ActionChunk as ActionChunkMsg
 from bridgevla.msg import Guidance as GuidanceMsg
+from bridgevla.msg import InputLog as InputLogMsg
 from bridgevla.msg import Lease as LeaseMsg
 from bridgevla.msg import Progress as ProgressMsg
 from bridgevla.srv import Hold, Resume, Stop
@@ -27,16 +28,12 @@ from trajectory_msgs.msg import JointTrajectory
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
-from bridgevla_ros.core.types import ArmCommand, Progress, StreamerState
-from bridgevla_ros.ros import conversions, parameters, qos
+from bridgevla_ros.core.streamer_desk import StreamerDesk, StreamerOutput
+from bridgevla_ros.core.types import ActionChunk, Progress
+from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import WARN, Diagnostics
 from bridgevla_ros.ros.spin import run_node
-
-# Progress goes out every second control period; a gripper command is repeated every tenth.
-_PROGRESS_EVERY = 2
-_GRIPPER_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,10 @@ class ArmStreamerNode(Node):
         super().__init__("arm_streamer")
         self._settings, config = parameters.declare_all(self, StreamerNodeConfig, StreamerConfig)
         self._arm = ArmModel.load(self._settings.robot)
-        self._streamer = Streamer(config, self._arm)
+        self._desk = StreamerDesk(config, self._arm)
+        self._streamer = self._desk.streamer
         self._intervals: deque[float] = deque(maxlen=int(2 * config.rate))
         self._last_tick = float("nan")
-        self._ticks = 0
-        self._reported: tuple[StreamerState, ErrorCode, int] | None = None
-        self._gripper_width = float("nan")
         self._raise_priority()
 
         live = self._settings.command_mode == "joint"
@@ -76,6 +71,7 @@ class ArmStreamerNode(Node):
         self._pose = self.create_publisher(PoseStamped, "arm/ee_pose", qos.COMMAND)
         self._gripper = self.create_publisher(Float64MultiArray, "gripper/command", qos.RELIABLE)
         self._progress = self.create_publisher(ProgressMsg, "progress", qos.COMMAND)
+        self._log = self.create_publisher(InputLogMsg, "~/inputs", qos.RELIABLE)
         self._diagnostics = Diagnostics(self)
         self.create_subscription(JointStateMsg, "joint_states", self._on_joints, qos.SENSOR)
         self.create_subscription(GuidanceMsg, "guidance", self._on_guidance, qos.LATCHED)
@@ -102,41 +98,41 @@ class ArmStreamerNode(Node):
             )
 
     def _now(self) -> float:
-        return float(self.get_clock().now().nanoseconds) * 1e-9
+        return clock.seconds(self)
 
     # ---- inputs
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        self._streamer.on_joint_state(conversions.joint_state_from_msg(msg, self._arm.joint_names))
+        self._desk.on_joints(conversions.joint_state_from_msg(msg, self._arm.joint_names))
 
     def _on_guidance(self, msg: GuidanceMsg) -> None:
-        self._streamer.on_guidance(conversions.guidance_from_msg(msg))
+        self._desk.on_guidance(conversions.guidance_from_msg(msg))
 
     def _on_lease(self, msg: LeaseMsg) -> None:
-        self._streamer.on_lease(conversions.lease_from_msg(msg))
+        self._desk.on_lease(conversions.lease_from_msg(msg))
 
     def _on_chunk(self, msg: ActionChunkMsg) -> None:
+        chunk: ActionChunk | BridgeError
         try:
             chunk = conversions.action_chunk_from_msg(msg, self._arm.joint_names)
         except BridgeError as error:
-            self._streamer.on_bad_chunk(error)
-        else:
-            self._streamer.on_chunk(chunk, self._now())
+            chunk = error
+        self._desk.on_chunk(chunk, conversions.stamp_from_msg(msg.header.stamp), self._now())
 
     def _on_stop(self, request: Stop.Request, response: Stop.Response) -> Stop.Response:
-        self._streamer.stop(request.reason)
+        self._desk.stop(request.reason)
         self.get_logger().warning(f"stop: {request.reason or 'asked by the operator'}")
         response.accepted, response.message = True, "braking; motion starts again after resume"
         return response
 
     def _on_hold(self, request: Hold.Request, response: Hold.Response) -> Hold.Response:
-        self._streamer.hold(request.reason)
+        self._desk.hold(request.reason)
         response.accepted, response.message = True, "slowing down; goes on after resume"
         return response
 
     def _on_resume(self, request: Resume.Request, response: Resume.Response) -> Resume.Response:
         try:
-            self._streamer.resume(self._now())
+            self._desk.resume(self._now())
         except BridgeError as error:
             response.code, response.message = int(error.code), f"{error.message}; {error.remedy}"
         else:
@@ -151,35 +147,32 @@ class ArmStreamerNode(Node):
             return
         self._intervals.append(now - self._last_tick)
         self._last_tick = now
-        self._ticks += 1
-        command, progress = self._streamer.tick(now)
-        if command is not None:
-            self._send(command)
-        self._report(progress)
+        output = self._desk.tick(now)
+        self._send(output)
+        if output.report:
+            self._report(output.progress, output.changed)
+        if output.log is not None:
+            self._log.publish(conversions.input_log_to_msg(output.log, self._arm.config.base_frame))
 
-    def _send(self, command: ArmCommand) -> None:
-        trajectory, pose, gripper = conversions.arm_command_to_msgs(
+    def _send(self, output: StreamerOutput) -> None:
+        command = output.command
+        if command is None:
+            return
+        trajectory, pose, _ = conversions.arm_command_to_msgs(
             command, self._arm.joint_names, self._arm.config.base_frame
         )
         self._trajectory.publish(trajectory)
         self._pose.publish(pose)
-        changed = command.gripper_width != self._gripper_width
-        if gripper is not None and (changed or self._ticks % _GRIPPER_EVERY == 0):
-            self._gripper.publish(gripper)
-        self._gripper_width = command.gripper_width
+        if output.gripper is not None:
+            self._gripper.publish(conversions.gripper_command_to_msg(output.gripper))
 
-    def _report(self, progress: Progress) -> None:
-        key = (progress.state, progress.code, progress.events_done)
-        changed = key != self._reported
-        if changed or self._ticks % _PROGRESS_EVERY == 0:
-            self._progress.publish(conversions.progress_to_msg(progress, self._arm.config.base_frame))
-        if changed:
-            self._reported = key
-            if progress.code != ErrorCode.NONE:
-                self.get_logger().info(
-                    f"{progress.state.name}: {progress.code.name}: {progress.message}"
-                    f" ({progress.value:.4g}, limit {progress.limit:.4g} {progress.unit})"
-                )
+    def _report(self, progress: Progress, changed: bool) -> None:
+        self._progress.publish(conversions.progress_to_msg(progress, self._arm.config.base_frame))
+        if changed and progress.code != ErrorCode.NONE:
+            self.get_logger().info(
+                f"{progress.state.name}: {progress.code.name}: {progress.message}"
+                f" ({progress.value:.4g}, limit {progress.limit:.4g} {progress.unit})"
+            )
 
     def _diagnose(self) -> None:
         intervals = np.array(self._intervals)
@@ -191,7 +184,7 @@ class ArmStreamerNode(Node):
             return
         nominal = 1.0 / self._streamer.config.rate
         rate = 1.0 / float(intervals.mean())
-        code = ErrorCode.NONE if self._reported is None else self._reported[1]
+        code = self._desk.code
         level = WARN if code == ErrorCode.NONE and rate < 0.9 / nominal else None
         self._diagnostics.set(
             code,

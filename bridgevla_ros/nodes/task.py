@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from bridgevla.action import ExecuteInstruction
 from bridgevla.msg import DepthQuality as DepthQualityMsg
 from bridgevla.msg import Guidance as GuidanceMsg
+from bridgevla.msg import InputLog as InputLogMsg
 from bridgevla.msg import Lease as LeaseMsg
 from bridgevla.msg import PlanRequest as PlanRequestMsg
 from bridgevla.msg import Progress as ProgressMsg
@@ -20,9 +21,10 @@ from rclpy.node import Node
 
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine, TaskResult, TaskStatus
+from bridgevla_ros.core.task_desk import TaskDesk
+from bridgevla_ros.core.task_machine import TaskConfig, TaskResult, TaskStatus
 from bridgevla_ros.core.types import Lease, PlanRequest
-from bridgevla_ros.ros import conversions, parameters, qos
+from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import Diagnostics
 from bridgevla_ros.ros.lifecycle_manager import LifecycleManager
 from bridgevla_ros.ros.spin import run_node
@@ -47,12 +49,14 @@ class TaskNode(Node):
     def __init__(self) -> None:
         super().__init__("task")
         settings, config = parameters.declare_all(self, TaskNodeConfig, TaskConfig)
-        self._machine = TaskMachine(config, seed=settings.seed)
+        self._desk = TaskDesk(config, seed=settings.seed)
+        self._machine = self._desk.machine
         self._goals: dict[str, ServerGoalHandle] = {}
         self._results: dict[bytes, ExecuteInstruction.Result] = {}
         self._request = self.create_publisher(PlanRequestMsg, "plan_request", qos.LATCHED)
         self._lease = self.create_publisher(LeaseMsg, "lease", qos.COMMAND)
         self._status = self.create_publisher(TaskStatusMsg, "status", qos.LATCHED)
+        self._log = self.create_publisher(InputLogMsg, "~/inputs", qos.RELIABLE)
         self._diagnostics = Diagnostics(self)
         self.create_subscription(WaypointPlanMsg, "plan", self._on_plan, qos.LATCHED)
         self.create_subscription(GuidanceMsg, "guidance", self._on_guidance, qos.LATCHED)
@@ -73,7 +77,7 @@ class TaskNode(Node):
         self.create_timer(1.0 / _RATE, self._tick)
 
     def _now(self) -> float:
-        return float(self.get_clock().now().nanoseconds) * 1e-9
+        return clock.seconds(self)
 
     # ---- the operator
 
@@ -88,7 +92,7 @@ class TaskNode(Node):
         return response
 
     def _begin(self, request: Instruct.Request | ExecuteInstruction.Goal) -> str:
-        task_id = self._machine.instruct(
+        task_id = self._desk.instruct(
             self._now(),
             request.instruction,
             autonomy=request.autonomy,
@@ -103,9 +107,7 @@ class TaskNode(Node):
         self, request: ApprovePlan.Request, response: ApprovePlan.Response
     ) -> ApprovePlan.Response:
         try:
-            self._machine.approve(
-                self._now(), request.plan_id, request.digest, request.approve, request.reason
-            )
+            self._desk.approve(self._now(), request.plan_id, request.digest, request.approve, request.reason)
         except BridgeError as error:
             response.code, response.message = int(error.code), _sentence(error)
         else:
@@ -147,22 +149,22 @@ class TaskNode(Node):
         current = self._goals.get(self._machine.status.task_id)
         if current is None or bytes(current.goal_id.uuid) != bytes(handle.goal_id.uuid):
             return CancelResponse.REJECT
-        self._machine.cancel(self._now())
+        self._desk.cancel(self._now())
         return CancelResponse.ACCEPT
 
     # ---- the other nodes
 
     def _on_plan(self, msg: WaypointPlanMsg) -> None:
-        self._machine.on_plan(conversions.waypoint_plan_from_msg(msg), self._now())
+        self._desk.on_plan(conversions.waypoint_plan_from_msg(msg), self._now())
 
     def _on_guidance(self, msg: GuidanceMsg) -> None:
-        self._machine.on_guidance(conversions.guidance_from_msg(msg), self._now())
+        self._desk.on_guidance(conversions.guidance_from_msg(msg), self._now())
 
     def _on_progress(self, msg: ProgressMsg) -> None:
-        self._machine.on_progress(conversions.progress_from_msg(msg), self._now())
+        self._desk.on_progress(conversions.progress_from_msg(msg), self._now())
 
     def _on_depth(self, msg: DepthQualityMsg) -> None:
-        self._machine.on_depth_quality(conversions.depth_quality_from_msg(msg), self._now())
+        self._desk.on_depth_quality(conversions.depth_quality_from_msg(msg), self._now())
 
     # ---- time
 
@@ -170,8 +172,8 @@ class TaskNode(Node):
         now = self._now()
         if now <= 0.0:  # simulated time has not begun
             return
-        self._machine.on_nodes(self._manager.lost(), now)
-        for output in self._machine.tick(now):
+        self._desk.on_nodes(self._manager.lost(), now)
+        for output in self._desk.tick(now):
             if isinstance(output, PlanRequest):
                 self._request.publish(conversions.plan_request_to_msg(output))
             elif isinstance(output, Lease):
@@ -179,6 +181,9 @@ class TaskNode(Node):
             else:
                 self._publish_status(output)
         self._end_goals()
+        log = self._desk.log(now)
+        if log is not None:
+            self._log.publish(conversions.input_log_to_msg(log))
 
     def _publish_status(self, status: TaskStatus) -> None:
         message = conversions.task_status_to_msg(status)

@@ -20,14 +20,20 @@ from std_msgs.msg import Header
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 
-_NS = 1_000_000_000
+NS = 1_000_000_000
 
 
 def _split(seconds: float) -> tuple[int, int]:
     """Whole seconds and nanoseconds; the fraction is taken off before scaling, which keeps it exact."""
     whole = math.floor(seconds)
-    nanoseconds = round((seconds - whole) * _NS)
-    return (whole + 1, 0) if nanoseconds == _NS else (whole, nanoseconds)
+    nanoseconds = round((seconds - whole) * NS)
+    return (whole + 1, 0) if nanoseconds == NS else (whole, nanoseconds)
+
+
+def nanoseconds(seconds: float) -> int:
+    """Seconds to whole nanoseconds; division by ``NS`` gives the same float again."""
+    whole, fraction = _split(seconds)
+    return whole * NS + fraction
 
 
 def stamp_to_msg(stamp: float) -> Time:
@@ -40,7 +46,7 @@ def stamp_to_msg(stamp: float) -> Time:
 
 def stamp_from_msg(msg: Time) -> float:
     """Message stamp to the nearest float of seconds."""
-    return float((msg.sec * _NS + msg.nanosec) / _NS)
+    return float((msg.sec * NS + msg.nanosec) / NS)
 
 
 def optional_stamp_to_msg(stamp: float) -> Time:
@@ -68,7 +74,7 @@ def duration_to_msg(seconds: float) -> Duration:
 
 def duration_from_msg(msg: Duration) -> float:
     """Message duration to the nearest float of seconds."""
-    return float((msg.sec * _NS + msg.nanosec) / _NS)
+    return float((msg.sec * NS + msg.nanosec) / NS)
 
 
 def header(stamp: float, frame: str) -> Header:

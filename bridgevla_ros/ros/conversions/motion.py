@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from bridgevla.msg import ActionChunk as ActionChunkMsg
+from bridgevla.msg import InputLog as InputLogMsg
 from bridgevla.msg import Lease as LeaseMsg
 from bridgevla.msg import Progress as ProgressMsg
 from bridgevla.msg import TaskStatus as TaskStatusMsg
@@ -15,6 +17,7 @@ from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.input_log import WORDED, InputKind, InputLog
 from bridgevla_ros.core.task_status import Stage, TaskStatus
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import (
@@ -25,11 +28,13 @@ from bridgevla_ros.core.types import (
     StreamerState,
 )
 from bridgevla_ros.ros.conversions.common import (
+    NS,
     code_from_msg,
     duration_from_msg,
     duration_to_msg,
     floats,
     header,
+    nanoseconds,
     optional_stamp_from_msg,
     optional_stamp_to_msg,
     pose_from_msg,
@@ -268,6 +273,43 @@ def task_status_from_msg(msg: TaskStatusMsg) -> TaskStatus:
         remedy=msg.remedy,
         candidates=tuple(msg.candidates),
         lease_valid=msg.lease_valid,
+    )
+
+
+def input_log_to_msg(log: InputLog, frame: str = "base_link") -> InputLogMsg:
+    """A piece of the log of a node's inputs."""
+    return InputLogMsg(
+        header=header(log.stamp, frame),
+        first=log.first,
+        fresh=log.fresh,
+        kinds=array.array("B", log.kinds.astype("u1").tobytes()),
+        taken=array.array("q", [nanoseconds(t) for t in log.taken.tolist()]),
+        stamps=array.array("q", [0 if math.isnan(t) else nanoseconds(t) for t in log.stamps.tolist()]),
+        texts=list(log.texts),
+    )
+
+
+def input_log_from_msg(msg: InputLogMsg) -> InputLog:
+    """A piece of the log of a node's inputs.
+
+    Raises:
+        BridgeError: BAD_INPUT where lengths disagree or a kind is not in the table.
+    """
+    kinds = np.asarray(msg.kinds, np.int64).reshape(-1)
+    known = set(map(int, InputKind))
+    worded = sum(int(k) in WORDED for k in kinds)
+    if len({len(kinds), len(msg.taken), len(msg.stamps)}) > 1 or worded != len(msg.texts):
+        raise BridgeError(ErrorCode.BAD_INPUT, f"a log of {len(kinds)} inputs does not hold together")
+    if not set(kinds.tolist()) <= known:
+        raise BridgeError(ErrorCode.BAD_INPUT, f"kinds of inputs {sorted(set(kinds.tolist()) - known)}")
+    return InputLog(
+        stamp_from_msg(msg.header.stamp),
+        msg.first,
+        msg.fresh,
+        kinds,
+        np.array([int(t) / NS for t in msg.taken]),
+        np.array([int(t) / NS if t else math.nan for t in msg.stamps]),
+        tuple(msg.texts),
     )
 
 
