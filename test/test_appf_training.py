@@ -1,4 +1,4 @@
-"""Diffusion, checkpoints, samples and the two training stages."""
+"""The two training stages: state, resume, objective, settings, refusals."""
 
 from __future__ import annotations
 
@@ -10,242 +10,210 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import Progress
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.config import ModelConfig
-from bridgevla_ros.expert.diffusion import ddim_steps
 from bridgevla_ros.expert.model import ExpertModel
-from bridgevla_ros.expert.runtime_onnx import OnnxRuntime, graph_name, save_graph
-from bridgevla_ros.expert.runtime_torch import TorchRuntime
-from bridgevla_ros.training import appf
-from bridgevla_ros.training.episodes import FIRST_SEED, View, generate, load_shard, save_shard
-from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler, grasp_band, turn
+from bridgevla_ros.training import appf, expert_metrics
+from bridgevla_ros.training.appf_config import Stage, TrainConfig
+from bridgevla_ros.training.data_bank import OTHERS, Bank, from_rows
+from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
+from bridgevla_ros.training.objective import Draws, Objective
+from bridgevla_ros.training.trainer import STATE, Trainer
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = ModelConfig(
-    point_widths=(8, 16), heads=2, cloud_features=8, width=32, blocks=1, conditioning_width=16
+    encoder="vote", point_widths=(8, 8, 16), cloud_features=8, width=32, blocks=1, conditioning_width=16
 )
+STAGE = Stage(steps=6, batch=8, micro_batch=4, learning_rate=1e-3, warmup=2)
+CONFIG = dataclasses.replace(
+    TrainConfig.load(ROOT / "config" / "training" / "appf_smoke.yaml"),
+    plans=2, save_every=3, measure_every=3, stage1=STAGE, stage2=STAGE,
+)  # fmt: skip
 
 
-def random_model(config: ModelConfig, seed: int = 0) -> ExpertModel:
-    """A model whose zero-initialised layers are not zero."""
-    torch.manual_seed(seed)
-    model = ExpertModel(config).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, 0.0, 0.1)
-    return model
-
-
-def cube_view(seed: int, phase: str = "pick", yaw: float = 0.3) -> View:
-    """The top and a side of a 4 cm cube, and a neighbour."""
-    rng = np.random.default_rng(seed)
-    own = rng.uniform(-0.02, 0.02, (150, 3)) + np.array([0.0, 0.0, 0.02])
-    other = rng.uniform(-0.02, 0.02, (60, 3)) + np.array([0.09, 0.0, 0.02])
-    points = np.concatenate([own, other]).astype(np.float16)
-    target = np.arange(210) < 150
-    return View(
-        seed, phase, "cube", (0.04, 0.04, 0.04), yaw, (0.5, 0.1, 0.0), 0.05, 0.0, points,
-        np.zeros(210, np.float16), target, np.array([0.0, 0.0, 0.07]),
-    )  # fmt: skip
+def cubes(frames: int, episodes: int = 1) -> Bank:
+    """Frames of 4 cm cubes 5 cm under the TCP, each with a neighbour."""
+    rng = np.random.default_rng(0)
+    above = np.array([0.0, 0.0, 0.05, 0.0, 0.0, 0.0, 0.0])
+    rows, clouds = [], []
+    for i in range(frames):
+        own = rng.uniform(-0.02, 0.02, (150, 3))
+        other = rng.uniform(-0.02, 0.02, (60, 3)) + np.array([0.09, 0.0, 0.0])
+        center = np.array([0.5, 0.1, 0.02])
+        pose = np.array([*center, 1.0, 0.0, 0.0, 0.0])
+        rows.append({
+            "stamp": 0.2 * i, "camera": np.array([1.1, 0.0, 0.7, 0.0, 0.0, 0.0, 1.0]),
+            "joints": np.zeros(7), "joint_velocity": np.zeros(7), "tcp": pose + above,
+            "twist": np.zeros(6), "width": 0.085, "center": center, "episode": 200_000 + i % episodes,
+            "contact": 0, "event": 2, "pose": pose, "yaw_period": np.pi / 2, "z_band": np.array([0.02, 0.03]),
+            "others": np.full((OTHERS, 2), np.nan),
+        })  # fmt: skip
+        clouds.append((np.concatenate([own, other]), np.zeros(210), np.arange(210) < 150))
+    return from_rows(rows, clouds, ["pick cube"] * frames, {})
 
 
 @pytest.fixture(scope="module")
-def library() -> GuidanceLibrary:
-    return GuidanceLibrary(2, 0, SMALL, period=0.2)
+def sampler() -> Sampler:
+    return Sampler(cubes(40, 20), GuidanceLibrary(3, 0, SMALL), SMALL, Recipe())
 
 
-@pytest.mark.parametrize("prediction", ["sample", "epsilon"])
-@pytest.mark.parametrize("count", [5, 8, 10])
-def test_the_unrolled_loop_is_the_schedulers(prediction: str, count: int) -> None:
-    config = dataclasses.replace(SMALL, prediction_type=prediction)
-    model = random_model(config)
-    scheduler = DDIMScheduler(
-        config.train_timesteps, beta_schedule=config.beta_schedule, prediction_type=prediction,
-        clip_sample=True, set_alpha_to_one=True, steps_offset=0, timestep_spacing="trailing",
-    )  # fmt: skip
-    scheduler.set_timesteps(count)
-    steps = ddim_steps(config.train_timesteps, config.beta_schedule, count)
-    assert [s.timestep for s in steps] == scheduler.timesteps.tolist()
-    with torch.no_grad():
-        conditioning, prior = torch.randn(1, 16), 0.1 * torch.randn(1, 160)
-        ours = theirs = torch.randn(3, 160)
-        for step in steps:
-            ours = model.step(ours, conditioning, prior, step)
-        for t in scheduler.timesteps:
-            out = model.denoiser(theirs, t[None].float(), conditioning, prior)
-            theirs = scheduler.step(out, t, theirs).prev_sample
-    assert float((ours - theirs).abs().max()) < 1e-4
+@pytest.fixture(scope="module")
+def accelerator() -> Accelerator:
+    return Accelerator(cpu=True)
 
 
-def test_onnx_with_weights_from_the_checkpoint_equals_torch(tmp_path: Path) -> None:
-    model = random_model(SMALL)
-    checkpoint.save(tmp_path, SMALL, {k: v.numpy() for k, v in model.state_dict().items()}, {})
-    loaded = checkpoint.load(tmp_path)
-    save_graph(tmp_path, loaded, 4)
-    assert (tmp_path / graph_name(4)).stat().st_size < 400_000  # structure, no weights
-    rng = np.random.default_rng(0)
-    inputs = [rng.standard_normal(s).astype(np.float32) for s in ((1, SMALL.feature_dim), (1, 40, 4))]
-    mask = (rng.random((1, 40)) < 0.7).astype(np.float32)
-    noise = rng.standard_normal((3, 160)).astype(np.float32)
-    for steps in (4, 3):  # shipped graph; exported now
-        a = OnnxRuntime(loaded, steps, 1)(*inputs, mask, noise)
-        b = TorchRuntime(loaded, steps, "cpu", 1)(*inputs, mask, noise)
-        assert np.abs(a[0] - b[0]).max() < 1e-4
-        assert np.abs(a[1] - b[1]).max() < 1e-4
+def quiet() -> Progress:
+    return Progress(console=Console(file=io.StringIO()))
 
 
-def test_masked_points_do_not_count() -> None:
-    model = random_model(SMALL)
-    cloud, features = torch.randn(1, 20, 4), torch.randn(1, SMALL.feature_dim)
-    mask = (torch.arange(20) < 12).float()[None]
-    changed = cloud.clone()
-    changed[:, 12:] = 7.0
-    with torch.no_grad():
-        for a, b in zip(model.look(cloud, mask, features), model.look(changed, mask, features), strict=True):
-            assert torch.allclose(a, b, atol=1e-6)
-        for value in model.look(cloud, mask * 0.0, features):
-            assert float(value.abs().max()) == 0.0
+def trainer(stage: int, folder: Path, accelerator: Accelerator) -> Trainer:
+    torch.manual_seed(0)
+    return Trainer(CONFIG, ExpertModel(SMALL), stage, folder, accelerator)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    model = random_model(SMALL)
-    checkpoint.save(tmp_path, SMALL, {k: v.numpy() for k, v in model.state_dict().items()}, {"seed": 3})
-    assert checkpoint.load(tmp_path).card["seed"] == 3
-    raw = bytearray((tmp_path / checkpoint.WEIGHTS).read_bytes())
-    raw[-1] ^= 1
-    (tmp_path / checkpoint.WEIGHTS).write_bytes(bytes(raw))
-    with pytest.raises(BridgeError, match="damaged") as caught:
-        checkpoint.load(tmp_path)
-    assert caught.value.code == ErrorCode.MODEL_ERROR
-
-
-def test_a_shard_round_trips(tmp_path: Path) -> None:
-    views = [cube_view(1), cube_view(2, "place")]
-    save_shard(tmp_path / "views-1.npz", views)
-    back = load_shard(tmp_path / "views-1.npz")
-    for a, b in zip(views, back, strict=True):
-        assert (a.scene_seed, a.phase, a.size, a.base) == (b.scene_seed, b.phase, b.size, b.base)
-        assert np.array_equal(a.points, b.points)
-        assert np.array_equal(a.target, b.target)
-
-
-def test_scenes_of_the_evaluation_are_not_rendered(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="belongs to the evaluation"):
-        generate(tmp_path, FIRST_SEED - 1, 1)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**31))
-def test_labels_lead_to_the_true_contact(library: GuidanceLibrary, seed: int) -> None:
-    """Guided contact + label, turned back into the base frame, is the object's middle and a good height."""
-    recipe = Recipe(erase_share=0.0, blind_share=0.0)
-    sampler = Sampler([cube_view(5)], library, SMALL, recipe)
-    rng = np.random.default_rng(seed)
-    batch = sampler.clouds(rng, 4)
-    assert batch.contact[:, 4].min() == 1.0
-    # The cube's middle, seen from the guided contact: the mean of its points in the local frame.
-    own = (
-        np.linalg.norm(
-            batch.cloud[..., :2] * 0.1 - batch.contact[:, None, :2] * SMALL.position_limit, axis=-1
-        )
-        < 0.035
-    )
-    for b in range(4):
-        inside = own[b] & (batch.mask[b] > 0)
-        middle = batch.cloud[b, inside, :2].mean(axis=0) * 0.1
-        assert np.linalg.norm(middle - batch.contact[b, :2] * SMALL.position_limit) < 0.006
-    gain = batch.features[:, 18 + 9 * 16 : 18 + 10 * 16]
-    action = batch.action.reshape(4, 16, 10)
-    assert np.allclose(action[..., :3], gain[..., None] * batch.contact[:, None, :3], atol=1e-5)
-
-
-def test_without_a_visible_target_the_label_is_guidance(library: GuidanceLibrary) -> None:
-    sampler = Sampler([cube_view(5)], library, SMALL, Recipe(erase_share=1.0, blind_share=0.0))
-    batch = sampler.clouds(np.random.default_rng(0), 8)
-    assert batch.mask.any()  # the neighbour is still there
-    assert np.abs(batch.contact).max() == 0.0
-    assert np.abs(batch.action.reshape(8, 16, 10)[..., :9]).max() < 1e-6
-
-
-def test_the_state_tells_nothing_about_the_error(library: GuidanceLibrary) -> None:
-    """Otherwise the network copies its own last answer instead of looking."""
-    sampler = Sampler([cube_view(i) for i in range(4)], library, SMALL, Recipe())
-    rng = np.random.default_rng(0)
-    batch = sampler.clouds(rng, 600)
-    for axis in range(3):
-        offset, truth = batch.features[:, 15 + axis], batch.contact[:, axis]
-        if truth.std() > 0:
-            assert abs(np.corrcoef(offset, truth)[0, 1]) < 0.12
-
-
-@given(st.floats(0.02, 0.12))
-def test_the_grasp_band_is_over_the_table_and_under_the_top(height: float) -> None:
-    low, high = grasp_band(height)
-    assert 0.020 <= low < high
-    assert high <= max(height, 0.024)
-
-
-@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(-3, 3))
-def test_turn_keeps_heights_and_comes_back(vector: list[float], angle: float) -> None:
-    v = np.array([vector])
-    there = turn(v, np.array([angle]))
-    assert there[0, 2] == v[0, 2]
-    assert np.allclose(turn(there, np.array([-angle])), v, atol=1e-12)
-
-
-def small_config() -> appf.TrainConfig:
-    stage = appf.Stage(steps=6, batch=8, micro_batch=4, learning_rate=1e-3, warmup=2)
-    return appf.TrainConfig(0, "cpu", 2, 2, 5.0, 1e-6, (0.95, 0.999), 1.0, 0.75, 0.99, 3, stage, stage)
-
-
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, "joint"])
 def test_resumed_training_is_the_uninterrupted_one(
-    stage: int, library: GuidanceLibrary, tmp_path: Path
+    stage: int | str, sampler: Sampler, accelerator: Accelerator, tmp_path: Path
 ) -> None:
-    config = small_config()
-    sampler = Sampler([cube_view(i) for i in range(3)], library, SMALL, Recipe())
-    quiet = Progress(console=Console(file=io.StringIO()))
+    number = stage if isinstance(stage, int) else 2
 
-    def batches(first: int) -> list[appf.Batch]:
-        draw = sampler.trajectories if stage == 1 else sampler.clouds
-        return [draw(np.random.default_rng(i), 4) for i in range(first, 12)]
+    def batches(first: int) -> Draws:
+        return Draws(sampler, CONFIG, stage, STAGE.micro_batch, first)
 
-    def trainer(folder: Path) -> appf.Trainer:
-        torch.manual_seed(0)
-        return appf.Trainer(config, ExpertModel(SMALL), stage, folder)
-
-    whole = trainer(tmp_path / "a")
-    whole.run(iter(batches(0)), quiet)
-    first = trainer(tmp_path / "b")
+    whole = trainer(number, tmp_path / "a", accelerator)
+    whole.run(iter(batches(0)), quiet())
+    first = trainer(number, tmp_path / "b", accelerator)
     first.settings = dataclasses.replace(first.settings, steps=3)
-    first.run(iter(batches(0)), quiet)
-    second = trainer(tmp_path / "b")
-    second.load(json.loads((tmp_path / "b" / "state.json").read_text()))
+    first.run(iter(batches(0)), quiet())
+    second = trainer(number, tmp_path / "b", accelerator)
+    second.load(json.loads((tmp_path / "b" / STATE).read_text()))
     assert second.step == 3
-    second.run(iter(batches(6)), quiet)
+    second.run(iter(batches(second.step * second.accumulate)), quiet())
     for a, b in zip(whole.averaged().parameters(), second.averaged().parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
+    assert len(list((tmp_path / "b").glob("*.safetensors"))) == 1
 
 
-def test_an_unknown_training_key_is_refused(tmp_path: Path) -> None:
+def test_stage_1_leaves_the_encoder_alone(sampler: Sampler, accelerator: Accelerator, tmp_path: Path) -> None:
+    one = trainer(1, tmp_path, accelerator)
+    before = {k: v.clone() for k, v in one.model.state_dict().items()}
+    one.run(iter(Draws(sampler, CONFIG, 1, STAGE.micro_batch, 0)), quiet())
+    changed = {k for k, v in one.model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert all(k.startswith("denoiser.") for k in changed)
+
+
+def test_accumulated_micro_batches_have_the_gradient_of_the_whole(sampler: Sampler) -> None:
+    torch.manual_seed(0)
+    objective = Objective(ExpertModel(SMALL), CONFIG)
+    whole = Draws(sampler, CONFIG, 1, 8, 0).draw(0)
+    gradients = []
+    for parts in (1, 2):
+        objective.zero_grad()
+        size = 8 // parts
+        for k in range(parts):
+            loss, _ = objective({n: t[k * size : (k + 1) * size] for n, t in whole.items()})
+            (loss / parts).backward()
+        gradients.append([p.grad.clone() for p in objective.parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_draws_do_not_depend_on_who_draws_them(sampler: Sampler) -> None:
+    """Neither on how many workers a process has, nor on how many processes share a batch."""
+    alone = [Draws(sampler, CONFIG, 2, 4, 0).draw(i) for i in range(4)]
+    loader = iter(Draws(sampler, CONFIG, 2, 4, 0).loader(2))
+    shared = [iter(Draws(sampler, CONFIG, 2, 4, 0, rank, 2)) for rank in (0, 1)]
+    for i, expected in enumerate(alone):
+        for other in (next(loader), next(shared[i % 2])):
+            assert expected.keys() == other.keys()
+            assert all(torch.equal(expected[k], other[k]) for k in expected)
+    later = next(iter(Draws(sampler, CONFIG, 2, 4, 2)))
+    assert torch.equal(later["cloud"], alone[2]["cloud"])
+
+
+def test_the_truth_of_points_is_no_input(sampler: Sampler) -> None:
+    """Labels turn the loss; what the network says of a batch does not depend on them."""
+    torch.manual_seed(0)
+    objective = Objective(ExpertModel(SMALL), CONFIG)
+    data = Draws(sampler, CONFIG, 2, 8, 0).draw(0)
+    lied = data | {"target": 1.0 - data["target"]}
+    loss, parts = objective(data)
+    other, same = objective(lied)
+    assert float(loss.detach()) != float(other.detach())
+    assert float(parts["denoise"]) == float(same["denoise"])
+    assert float(parts["contact_mm"]) == float(same["contact_mm"])
+
+
+def test_curves_and_figures_are_written(sampler: Sampler, accelerator: Accelerator, tmp_path: Path) -> None:
+    held = expert_metrics.HeldOut(cubes(30), Recipe(), SMALL, 12, 0)
+    two = trainer(2, tmp_path, accelerator)
+    two.run(
+        iter(Draws(sampler, CONFIG, 2, STAGE.micro_batch, 0)), quiet(),
+        lambda m: held.figures(expert_metrics.network(m)),
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [r["clouds"] for r in rows] == [3, 6]
+    assert set(rows[0]["held_out"]) == {"pick_mm", "pick_z_mm", "pick_yaw_deg", "over_10"}
+    curves = EventAccumulator(str(tmp_path / "curves"))
+    curves.Reload()
+    assert [e.step for e in curves.Scalars("held_out/pick_mm")] == [3, 6]
+    assert "stage2/denoise" in curves.Tags()["scalars"]
+
+
+def test_a_state_that_cannot_be_resumed_is_refused(
+    sampler: Sampler, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    one = trainer(1, tmp_path, accelerator)
+    one.run(iter(Draws(sampler, CONFIG, 1, STAGE.micro_batch, 0)), quiet())
+    state = appf.read_json(tmp_path / STATE)
+    wide = dataclasses.replace(SMALL, width=48)
+    with pytest.raises(BridgeError, match="another shape") as caught:
+        Trainer(CONFIG, ExpertModel(wide), 1, tmp_path, accelerator).load(state)
+    assert "configuration" in caught.value.remedy
+    path = tmp_path / state["file"]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BridgeError, match="cannot go on") as caught:
+        trainer(1, tmp_path, accelerator).load(state)
+    assert caught.value.code == ErrorCode.MODEL_ERROR
+    (tmp_path / STATE).write_text('{"stage": 1,')
+    with pytest.raises(BridgeError, match="cannot go on"):
+        appf.read_json(tmp_path / STATE)
+
+
+def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
+    cubes(40, 20).save(tmp_path / "bank-200000.npz")
+    (tmp_path / STATE).write_text("{}")
+    parser = appf.argparse.ArgumentParser()
+    appf.add_arguments(parser)
+    with pytest.raises(BridgeError, match="holds a training already") as caught:
+        appf.run(parser.parse_args(["--bank", str(tmp_path), "--output", str(tmp_path)]))
+    assert "--resume" in caught.value.remedy
+
+
+def test_settings_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("seed: 0\nstepz: 3\n")
-    with pytest.raises(ValueError, match="stepz"):
-        appf.TrainConfig.load(path)
-    root = Path(__file__).resolve().parents[1] / "config" / "training"
-    assert appf.TrainConfig.load(root / "appf.yaml").stage1.batch == 32768
-    assert appf.TrainConfig.load(root / "appf.yaml").stage2.batch == 256
-    assert appf.TrainConfig.load(root / "appf_two_core.yaml").device == "cpu"
+    with pytest.raises(BridgeError, match="stepz"):
+        TrainConfig.load(path)
+    text = (ROOT / "config" / "training" / "appf_smoke.yaml").read_text()
+    path.write_text(text.replace("batch: 256, micro_batch: 128", "batch: 256, micro_batch: 100"))
+    with pytest.raises(BridgeError, match="no multiple of micro_batch 100"):
+        TrainConfig.load(path)
+    path.write_text(text.replace("model: {", "model: {hands: 2, "))
+    with pytest.raises(BridgeError, match="hands"):
+        TrainConfig.load(path).shape()
 
 
-def test_held_out_scenes_are_apart(tmp_path: Path) -> None:
-    save_shard(tmp_path / "views-1.npz", [cube_view(i) for i in range(20) for _ in range(2)])
-    train, held = appf.read_bank(tmp_path)
-    assert {v.scene_seed for v in held} == {18, 19}
-    assert not {v.scene_seed for v in train} & {18, 19}
+def test_the_shipped_settings_are_read() -> None:
+    folder = ROOT / "config" / "training"
+    paper = TrainConfig.load(folder / "appf.yaml")
+    assert (paper.stage1.batch, paper.stage2.batch) == (32768, 256)
+    small = TrainConfig.load(folder / "appf_two_core.yaml")
+    assert (small.device, small.workers) == ("cpu", 1)
+    assert small.shape() == paper.shape()
