@@ -36,8 +36,9 @@ VERBS: tuple[Verb, ...] = (
         "train", "bridgevla_ros.cli.train", "train the planner or the action expert, with the shipped recipes"
     ),
     Verb("eval", "bridgevla_ros.evaluation", "measure success over many scenes, by suite"),
+    Verb("experiment", "bridgevla_ros.evaluation.experiments", "the paper's experiments: a table and a plot each"),
     Verb("bench", "bridgevla_ros.evaluation.bench", "measure latency, part by part"),
-    Verb("record", "bridgevla_ros.bags.recorder", "record the running graph into a bag (MCAP)"),
+    Verb("record", "bridgevla_ros.cli.record", "record the running graph into a bag (MCAP)"),
     Verb("bag", "bridgevla_ros.cli.bag", "look at bags: info, stats, plot"),
 )
 

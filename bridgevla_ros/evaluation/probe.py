@@ -128,9 +128,7 @@ def summarise(scenes: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "scenes": len(used),
         "skipped": dict(Counter(s["skipped"] for s in scenes if s["skipped"])),
         "reaches": {name: _reaches([r for s in used for r in s["reaches"].get(name, [])]) for name in names},
-        "actions": {
-            name: _actions([a for s in used for a in s["actions"].get(name, [])]) for name in actions
-        },
+        "actions": {name: _actions(some) for name, some in looked.items()},
         "twins": {name: _rate([s["twins"][name] for s in used if name in s["twins"]]) for name in twins},
         "swapped": _rate([s["followed_other"] for s in used if s["followed_other"] is not None]),
     }
@@ -322,7 +320,8 @@ def _tables(result: dict[str, Any]) -> list[Table]:
         Table(
             ("reach", "closes on target", "95% interval", "slope", "95% interval", "trials", "refused"),
             reaches,
-            "Slope: how far the end of a reach went with what was moved, by 15 or 30 mm: 1 wholly, 0 not at all.",
+            "Slope: how far the end of a reach went with what was moved, by 15 or 30 mm: 1 wholly, 0 not at "
+            "all.",
         ),
         Table(("what the change does to a chunk", "median mm", "p90 mm", "observations"), actions),
         Table(("twins: guidance", "named one taken", "95% interval", "trials"), twins),
