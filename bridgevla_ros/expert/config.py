@@ -93,6 +93,7 @@ class ModelConfig:
         encoder: "vote", "keypoints" or "maxpool"; ``denoiser``: "mlp" or "unet" (ADR 4).
         point_widths: Of the per-point MLP.
         heads: Soft keypoints of encoder "keypoints".
+        supports: Horizontal directions in which encoder "vote" feels how far the thing reaches.
         cloud_features: Free features of the cloud beside the contact estimate.
         width: Of the FiLM residual MLP, or of the U-Net's first stage; ``blocks``: of the MLP.
         conditioning_width: Of the conditioning vector.
@@ -113,6 +114,7 @@ class ModelConfig:
     denoiser: str = "mlp"
     point_widths: tuple[int, ...] = (64, 128, 256)
     heads: int = 16
+    supports: int = 16
     cloud_features: int = 64
     width: int = 512
     blocks: int = 4

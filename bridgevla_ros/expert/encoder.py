@@ -2,7 +2,9 @@
 
 ``vote`` (ours, the default): a PointNet with a second pass. The first pass is pooled into a context; in
 the second every point, knowing the context, says whether it is of the meant thing and where the contact
-is from it; the contact is the confident points' mean vote. Training tells each point the truth.
+is from it; the contact is the confident points' mean vote. Training tells each point the truth. How far
+the meant thing's points reach in fixed directions (its support function) is given to the head: the middle
+of a thing is the middle of its extent, which pooled features tell only roughly.
 ``keypoints``: a PointNet with max-pool and soft keypoints (attention-weighted means of the points).
 ``maxpool``: a PointNet with max-pool alone, as in DP3 (widths, LayerNorm); its zero padding (ghost points
 at the origin) is replaced by a mask. docs/adr/0004-expert-network.md compares them.
@@ -10,6 +12,7 @@ at the origin) is replaced by a mask. docs/adr/0004-expert-network.md compares t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +28,10 @@ POINT_DIM = 9
 """Of a point: x y z age, x y z from the TCP, closes, opens."""
 FAR = 1e4
 """Subtracted from what a mask hides."""
+SHARPNESS = 60.0
+"""Of the soft maximum along a direction, over POSITION_SCALE: 1.7 mm."""
+BELIEF = 10.0
+"""Weight of a point's log-probability there: one believed at 1% counts as 8 cm less far out."""
 
 
 class Glimpse(NamedTuple):
@@ -104,6 +111,24 @@ class PointEncoder(nn.Module):
         return Glimpse(self.contact(z) * some, self.features(z) * some, None, None)
 
 
+class Extent(nn.Module):
+    """How far the meant thing's points reach: around, upwards and downwards."""
+
+    def __init__(self, around: int) -> None:
+        super().__init__()
+        angle = torch.arange(around) * (2.0 * math.pi / max(around, 1))
+        level = torch.stack([angle.cos(), angle.sin(), 0.0 * angle])
+        vertical = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, -1.0]])
+        self.register_buffer("directions", torch.cat([level, vertical], dim=1), persistent=False)
+
+    def forward(self, points: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        """(B, K + 2) soft maxima over (B, N, 3) points that exist and, by their logits (B, N), are of the thing."""
+        along = points @ self.get_buffer("directions")
+        belief = BELIEF * nn.functional.logsigmoid(target) - FAR * (1.0 - mask)
+        weights = torch.softmax(SHARPNESS * along + belief[..., None], dim=1)
+        return (weights * along).sum(dim=1)
+
+
 class VoteEncoder(nn.Module):
     """``vote``."""
 
@@ -118,8 +143,13 @@ class VoteEncoder(nn.Module):
         self.again = nn.Linear(local[-1], width, bias=False)
         self.told = nn.Sequential(nn.LayerNorm(width), nn.ReLU(), *per_point(width, (width,)))
         self.ballot = nn.Linear(width, 5)  # of the thing, confidence, offset
+        felt = config.supports + 2 if config.supports else 0
+        self.extent = Extent(config.supports) if felt else None
+        self.straight = nn.Linear(felt, 3, bias=False) if felt else None
+        if self.straight is not None:
+            nn.init.zeros_(self.straight.weight)
         self.head = nn.Sequential(
-            nn.Linear(2 * width + 3 + STATE_DIM + TAIL_DIM, 256), nn.LayerNorm(256), nn.ReLU(),
+            nn.Linear(2 * width + 3 + felt + STATE_DIM + TAIL_DIM, 256), nn.LayerNorm(256), nn.ReLU(),
             nn.Linear(256, 128), nn.ReLU(),
         )  # fmt: skip
         self.contact = nn.Linear(128, CONTACT_DIM)
@@ -141,7 +171,11 @@ class VoteEncoder(nn.Module):
         logits = target + ballot[..., 1] - FAR * (1.0 - mask)
         weights = (torch.softmax(logits, dim=1) * some)[:, None]
         elected = (weights @ votes)[:, 0]
-        z = self.head(torch.cat([(weights @ h)[:, 0], masked_max(h, mask), elected, state], dim=-1))
+        seen = [(weights @ h)[:, 0], masked_max(h, mask), elected]
+        if self.extent is not None and self.straight is not None:
+            seen.append(self.extent(cloud[..., :3], mask, target.detach()))
+            elected = elected + self.straight(seen[-1])
+        z = self.head(torch.cat([*seen, state], dim=-1))
         rest = self.contact(z)
         contact = torch.cat([rest[:, :3] + elected, rest[:, 3:]], dim=-1)
         return Glimpse(contact * some, self.features(z) * some, target, votes)
