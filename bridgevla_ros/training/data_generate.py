@@ -1,0 +1,136 @@
+"""Episodes at scale: many processes, shards written whole or not at all, the same result when resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.training.data_bank import FIRST_SEED
+
+SHARD = 10
+"""Episodes of a shard: what a kill costs, for each process."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece of work.
+
+    Attributes:
+        path: Of the file.
+        seeds: Of its episodes.
+        policy: Folder of the expert that acts; empty for the demonstrator.
+    """
+
+    path: Path
+    seeds: tuple[int, ...]
+    policy: str = ""
+
+
+def shards(output: Path, first_seed: int, episodes: int, policy: str = "") -> list[Shard]:
+    """All shards of these episodes. Shard borders lie at multiples of SHARD, whatever is asked for.
+
+    Raises:
+        BridgeError: BAD_INPUT, a seed of the evaluation, or nothing to do.
+    """
+    if first_seed < FIRST_SEED:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"scene seed {first_seed} belongs to the evaluation; training starts at {FIRST_SEED}",
+            value=first_seed,
+            limit=FIRST_SEED,
+            remedy=f"Give --seed {FIRST_SEED} or more.",
+        )
+    if episodes < 1 or first_seed % SHARD:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{episodes} episodes from seed {first_seed}",
+            remedy=f"Give one episode or more, and a first seed that is a multiple of {SHARD}.",
+        )
+    kind = "bank-own" if policy else "bank"
+    end = first_seed + episodes
+    out = []
+    for begin in range(first_seed, end, SHARD):
+        seeds = tuple(range(begin, min(begin + SHARD, end)))
+        out.append(Shard(output / f"{kind}-{begin}-{len(seeds)}.npz", seeds, policy))
+    return out
+
+
+_STAGE: dict[str, Any] = {}
+"""One player a process: scenes load into it much faster than it is made."""
+
+
+def make(shard: Shard) -> dict[str, int]:
+    """Play the episodes of a shard and write it; returns how often each task ended how."""
+    if shard.policy:
+        from bridgevla_ros.training.data_dagger import OwnStage
+
+        stage = _STAGE.get("own") or OwnStage(Path(shard.policy))
+        _STAGE["own"] = stage
+        bank, ends = stage.bank(shard.seeds)
+    else:
+        from bridgevla_ros.training.data_episodes import Stage, bank_of
+
+        demonstrator = _STAGE.get("demonstrator") or Stage()
+        _STAGE["demonstrator"] = demonstrator
+        records = [demonstrator.play(seed) for seed in shard.seeds]
+        ends = Counter(f"{r.task}: {r.failure or 'done'}" for r in records)
+        bank = bank_of(records, {})
+    meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": shard.policy}
+    dataclasses.replace(bank, meta=meta).save(shard.path)
+    name = shard.path.name.rsplit("-", 1)[0]
+    for shorter in shard.path.parent.glob(f"{name}-*.npz"):  # an earlier, smaller request began here too
+        if shorter != shard.path:
+            shorter.unlink()
+    return dict(ends)
+
+
+def _quiet() -> None:
+    """One thread a process: many processes beside each other are faster than threads against each other."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+
+
+def run(work: list[Shard], processes: int) -> Iterator[tuple[Shard, dict[str, int]]]:
+    """Make what is not there yet; yields shards as they are done, in any order."""
+    todo = [s for s in work if not s.path.exists()]
+    if not todo:
+        return
+    todo[0].path.parent.mkdir(parents=True, exist_ok=True)
+    if processes == 1:
+        for shard in todo:
+            yield shard, make(shard)
+        return
+    _quiet()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(todo)), mp_context=context) as pool:
+        futures = {pool.submit(make, shard): shard for shard in todo}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def generate(work: list[Shard], processes: int) -> Counter[str]:
+    """``run`` under a progress bar; returns how often each task ended how."""
+    ends: Counter[str] = Counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total = sum(len(s.seeds) for s in work)
+    there = sum(len(s.seeds) for s in work if s.path.exists())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("episodes", total=total, completed=there)
+        for shard, found in run(work, processes):
+            ends.update(found)
+            progress.advance(bar, len(shard.seeds))
+    return ends
