@@ -122,7 +122,7 @@ class Extent(nn.Module):
         self.register_buffer("directions", torch.cat([level, vertical], dim=1), persistent=False)
 
     def forward(self, points: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        """(B, K + 2) soft maxima over those of (B, N, 3) points that are, by their (B, N) logits, the thing's."""
+        """(B, K + 2) soft maxima over (B, N, 3) points that exist and, by (B, N) logits, belong to it."""
         along = points @ self.get_buffer("directions")
         belief = BELIEF * nn.functional.logsigmoid(target) - FAR * (1.0 - mask)
         weights = torch.softmax(SHARPNESS * along + belief[..., None], dim=1)
