@@ -15,9 +15,9 @@ import pytest
 import yaml
 from rosbags.rosbag2 import Reader
 
-from bridgevla_ros.bags import recorder as recorder_module
 from bridgevla_ros.bags.definitions import make_typestore
 from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.cli import record
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.types import DepthQuality, PlanRequest
 from bridgevla_ros.ros import conversions, qos
@@ -123,8 +123,8 @@ def test_a_killed_recorder_leaves_a_readable_bag(processes: Any, tmp_path: Path,
 
 def test_an_existing_folder_is_not_written_over(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    recorder_module.add_arguments(parser)
-    assert recorder_module.run(parser.parse_args(["-o", str(tmp_path)])) == 2
+    record.add_arguments(parser)
+    assert record.run(parser.parse_args(["-o", str(tmp_path)])) == 2
 
 
 def test_a_folder_without_a_bag_is_refused(tmp_path: Path) -> None:

@@ -280,8 +280,6 @@ class _File:
     def finish(self, information: str) -> None:
         self.mcap.add_metadata("rosbag2", {"serialized_metadata": information})
         self.mcap.finish()
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
         self._stream.close()
 
     def abandon(self) -> None:

@@ -1,0 +1,286 @@
+"""Replay a bag: the code of this version on the recorded inputs, compared with the recorded outputs."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from bridgevla_ros.bags.mapping import TopicMapping
+from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.replay.compare import differences
+from bridgevla_ros.bags.replay.golden import Golden
+from bridgevla_ros.bags.replay.recording import Recording
+from bridgevla_ros.bags.replay.result import (
+    LISTED,
+    NODES,
+    Answer,
+    Missing,
+    ReplayResult,
+    Skipped,
+    Tally,
+    merged,
+)
+from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+
+COMPUTING = ("numpy", "scipy", "numba", "pin", "torch", "onnxruntime", "fpsample")
+"""Packages that a last bit may hang on."""
+
+
+class NodeReplay(Protocol):
+    """What replays one node."""
+
+    weights: dict[str, tuple[str, str]]
+
+    def answers(self) -> Iterator[Answer | Missing | Skipped]:
+        """Outputs, recorded and replayed, in order."""
+        ...
+
+
+class _Part(NamedTuple):
+    module: str
+    name: str
+
+
+_PARTS = {
+    "planner": _Part("planner", "PlannerReplay"),
+    "cropper": _Part("cropper", "CropperReplay"),
+    "trajectory": _Part("trajectory", "TrajectoryReplay"),
+    "action_expert": _Part("action_expert", "ExpertReplay"),
+    "task": _Part("task", "TaskReplay"),
+    "arm_streamer": _Part("streamer", "StreamerReplay"),
+}
+
+Watch = Callable[[Answer], None]
+"""Sees every answer as it comes, e.g. to bless it."""
+
+
+def choose(bag: Bag, nodes: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Nodes to replay, and why there are none.
+
+    Args:
+        bag: What is replayed.
+        nodes: Names, or "all" for every node of which the bag holds outputs and inputs.
+
+    Raises:
+        BridgeError: BAD_INPUT for a name that is no node.
+    """
+    strange = sorted(set(nodes) - {*NODES, "all"})
+    if strange:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{strange[0]!r} is no node that can be replayed",
+            remedy=f"name some of {', '.join(NODES)}, or all",
+        )
+    topics = bag.topics()
+    chosen, lacks = [], []
+    for node in NODES if "all" in nodes else [n for n in NODES if n in nodes]:
+        module = import_module(f"bridgevla_ros.bags.replay.{_PARTS[node].module}")
+        there = [n for n in module.OUTPUTS if any(t.endswith(f"/{n}") for t in topics)]
+        absent = [n for n in module.NEEDS if not any(t.endswith(f"/{n}") for t in topics)]
+        if there and not absent:
+            chosen.append(node)
+        elif not there:
+            lacks.append(f"no output of {node} ({' or '.join(module.OUTPUTS)})")
+        else:
+            lacks.append(f"no {' and no '.join(absent)} for {node}")
+    asked = [n for n in nodes if n != "all"]
+    left_out = [node for node in asked if node not in chosen]
+    if left_out or not chosen:
+        return (), f"{bag.path} has {'; '.join(lacks)}"
+    return tuple(chosen), ""
+
+
+def replay(
+    source: Path | str | Bag,
+    nodes: Sequence[str] = ("all",),
+    *,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    mapping: TopicMapping | Path | None = None,
+    tolerance: str = "auto",
+    golden: bool = True,
+    watch: Watch | None = None,
+    processes: int = 1,
+) -> ReplayResult:
+    """Run the code of this version on the recorded inputs and compare what comes out.
+
+    Args:
+        source: Folder or file of a bag, or the bag.
+        nodes: Which; see ``choose``.
+        seed: Instead of the recorded seeds.
+        overrides: "node.parameter" -> value, instead of the recorded ones.
+        mapping: Names of another robot's bag.
+        tolerance: "same" or "other" machine; "auto" looks at what the bag was recorded on.
+        golden: Compare with the blessed outputs beside the bag, where there are any.
+        watch: Sees every answer; only with one process.
+        processes: How many work side by side, a node each.
+
+    Returns:
+        The outcome; a bag that cannot be replayed is one as well (``impossible``).
+
+    Raises:
+        BridgeError: BAD_INPUT for what is no bag, or no node.
+        ConfigError: An override is unknown or not allowed.
+    """
+    began = time.perf_counter()
+    bag = source if isinstance(source, Bag) else Bag(Path(source), mapping)
+    chosen, why = choose(bag, nodes)
+    if not chosen:
+        return ReplayResult(str(bag.path), tuple(nodes), impossible=why)
+    job = _Job(bag.path, bag.mapping, seed, dict(overrides or {}), tolerance, golden)
+    workers = min(processes, len(chosen)) if watch is None else 1
+    if workers > 1:
+        parts = _side_by_side(job, chosen, workers)
+    else:
+        recording = Recording(bag)
+        reading = time.perf_counter() - began
+        parts = {node: _one(job, recording, node, watch) for node in chosen}
+        parts[chosen[0]].tallies[chosen[0]].seconds += reading
+    whole = merged(parts)
+    spent = [tally.seconds for tally in whole.tallies.values()]
+    whole.seconds = max(max(spent), sum(spent) / workers)
+    whole.impossible = _nothing(whole)
+    whole.total_seconds = time.perf_counter() - began
+    whole.notes += [f"bag: {line}" for line in bag.damage if line not in whole.notes]
+    return whole
+
+
+class _Job(NamedTuple):
+    path: Path
+    mapping: TopicMapping
+    seed: int | None
+    overrides: dict[str, Any]
+    tolerance: str
+    golden: bool
+
+
+def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> ReplayResult:
+    """Replay one node."""
+    bag = recording.bag
+    settings = Settings(bag, job.overrides)
+    result = ReplayResult(str(bag.path), (node,), recorded_seconds=recording.seconds)
+    tally = result.tallies[node] = Tally()
+    golden = Golden.beside(bag.path) if job.golden else None
+    result.versions = _versions(bag)
+    same_machine = result.versions["recorded"] == result.versions["present"]
+    if job.tolerance != "auto":
+        same_machine = job.tolerance == "same"
+    if golden is not None:
+        result.golden = golden.reason
+        if job.tolerance == "auto":
+            same_machine = golden.versions == result.versions["present"]
+    result.tolerance = "same" if same_machine else "other"
+    module = import_module(f"bridgevla_ros.bags.replay.{_PARTS[node].module}")
+    began = time.perf_counter()
+    runner: NodeReplay = getattr(module, _PARTS[node].name)(recording, settings, job.seed)
+    tally.loading = time.perf_counter() - began
+    began = time.perf_counter()
+    for answer in runner.answers():
+        if isinstance(answer, Missing):
+            result.missing.append(answer)
+        elif isinstance(answer, Skipped):
+            tally.skipped[answer.why] += 1
+        else:
+            if watch is not None:
+                watch(answer)
+            _take(result, tally, answer if golden is None else golden.instead(answer), same_machine)
+    tally.seconds = time.perf_counter() - began
+    result.reasons += settings.reasons + _weights(result, runner.weights)
+    result.notes += settings.notes
+    if job.seed is not None:
+        result.reasons.append(f"seed: {job.seed} instead of the recorded ones")
+    result.reasons += list(dict.fromkeys(f"input lost: {m}" for m in result.missing))[:20]
+    result.reasons += _extrinsics(result)
+    return result
+
+
+def _take(result: ReplayResult, tally: Tally, answer: Answer, same_machine: bool) -> None:
+    found, seen, exact = differences(answer, same_machine)
+    tally.compared[answer.topic] += 1
+    tally.exact += exact
+    tally.differing += bool(found)
+    for quantity, (value, tolerance, unit) in seen.items():
+        before = tally.largest.get(quantity, (0.0, tolerance, unit))[0]
+        tally.largest[quantity] = (max(before, value), tolerance, unit)
+    room = LISTED - len(result.differences)
+    result.differences += found[:room]
+    if len(found) > room:
+        result.left_out[answer.node] += len(found) - room
+
+
+def _weights(result: ReplayResult, weights: Mapping[str, tuple[str, str]]) -> list[str]:
+    found = []
+    for name, (recorded, present) in weights.items():
+        result.versions["recorded"][f"weights of {name}"] = recorded
+        result.versions["present"][f"weights of {name}"] = present
+        if recorded != present:
+            found.append(
+                f"weights of {name}: recorded {recorded[:12] or 'none'}, now {present[:12] or 'none'}"
+            )
+    return found
+
+
+def _extrinsics(result: ReplayResult) -> list[str]:
+    """Name a camera that is not where the plan says it was."""
+    moved = [d for d in result.differences if d.quantity == "camera pose"]
+    if not moved:
+        return []
+    worst = max(moved, key=lambda d: d.value)
+    return [f"camera pose: the bag's transforms have it {worst.value:.2f} mm away from where the plan saw it"]
+
+
+def _versions(bag: Bag) -> dict[str, dict[str, Any]]:
+    """What the bag was recorded with, and what is here, as far as a last bit may hang on it."""
+    run = bag.run
+    recorded: dict[str, Any] = {}
+    if run is not None:
+        recorded = {"machine": run.machine, "python": run.python}
+        recorded |= {name: run.packages.get(name, "") for name in COMPUTING}
+    return {"recorded": recorded, "present": present()}
+
+
+def present() -> dict[str, Any]:
+    """Versions of what computes here."""
+    found = {"machine": platform.platform(), "python": platform.python_version()}
+    for name in COMPUTING:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _nothing(result: ReplayResult) -> str:
+    """Why nothing was compared at all; empty if something was."""
+    if any(t.total for t in result.tallies.values()) or result.missing:
+        return ""
+    whys = [why for t in result.tallies.values() for why in t.skipped]
+    return f"{result.path}: nothing could be compared: {'; '.join(dict.fromkeys(whys)) or 'no outputs'}"
+
+
+def _side_by_side(job: _Job, chosen: Sequence[str], processes: int) -> dict[str, ReplayResult]:
+    """Nodes in processes of their own; the slow ones first."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    order = sorted(chosen, key=lambda n: _COST.index(n))
+    with ProcessPoolExecutor(min(processes, len(chosen)), mp_context=get_context("spawn")) as pool:
+        futures = {node: pool.submit(_in_process, job, node) for node in order}
+        return {node: future.result() for node, future in futures.items()}
+
+
+_COST = ("action_expert", "cropper", "planner", "arm_streamer", "task", "trajectory")
+
+
+def _in_process(job: _Job, node: str) -> ReplayResult:
+    began = time.perf_counter()
+    recording = Recording(Bag(job.path, job.mapping))
+    reading = time.perf_counter() - began
+    result = _one(job, recording, node, None)
+    result.tallies[node].seconds += reading
+    return result

@@ -1,0 +1,131 @@
+"""The planner again: each recorded plan from its request and the image that it names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bridgevla_ros.bags.replay.recording import Item, Recording
+from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.types import PlanRequest, WaypointPlan
+from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.matching import FrameMatcher, PlannerNodeConfig, unanswered
+from bridgevla_ros.planner.planner import Planner
+from bridgevla_ros.ros import conversions
+
+NODE = "planner"
+OUTPUTS = ("plan",)
+NEEDS = ("plan_request",)
+
+
+class PlannerReplay:
+    """Loads what the node would load, and answers recorded requests.
+
+    Attributes:
+        weights: (recorded SHA-256, present SHA-256), once a plan was seen.
+    """
+
+    def __init__(self, recording: Recording, settings: Settings, seed: int | None) -> None:
+        self._recording, self._seed = recording, seed
+        self._settings, config = settings.configs(NODE, PlannerNodeConfig, PlannerConfig)
+        self._config = config
+        self._planner = Planner(config, arm=settings.arm(config.robot))
+        self.weights: dict[str, tuple[str, str]] = {}
+
+    def answers(self) -> Iterator[Answer | Missing | Skipped]:
+        """Every plan in the bag."""
+        recording = self._recording
+        plans = [
+            (item, conversions.waypoint_plan_from_msg(recording.message(item)))
+            for item in recording.items("plan")
+        ]
+        looked = [plan for _, plan in plans if not math.isnan(plan.color_stamp)]
+        colors = dict(recording.fetch("camera/color/image_raw", {p.color_stamp for p in looked}))
+        depths = dict(recording.fetch("camera/depth/image_raw", {p.stamp for p in looked}))
+        requests = self._requests()
+        for item, plan in plans:
+            request = requests.get(plan.request_id)
+            if request is None:
+                yield Missing(NODE, plan.stamp, plan.request_id, "plan_request", plan.request_id)
+                continue
+            if self._seed is not None:
+                request = replace(request, seed=self._seed)
+            if math.isnan(plan.color_stamp):
+                yield from self._unseen(item, plan, request, requests)
+                continue
+            self.weights[plan.model] = (plan.model_sha256, self._planner.backend.sha256)
+            color, depth = colors.get(plan.color_stamp), depths.get(plan.stamp)
+            if color is None or depth is None:
+                topic = f"camera/{'color' if color is None else 'depth'}/image_raw"
+                stamp = plan.color_stamp if color is None else plan.stamp
+                yield Missing(NODE, plan.stamp, plan.request_id, topic, f"{stamp:.6f} s")
+                continue
+            yield self._answer(item, plan, self._plan(item, plan, request, color, depth))
+
+    def _plan(
+        self, item: Item, plan: WaypointPlan, request: PlanRequest, color: Any, depth: Any
+    ) -> WaypointPlan:
+        frames: FrameMatcher[Any, Any] = self._frames()
+        frames.color.add(plan.color_stamp, color)
+        frames.depth.add(plan.stamp, depth)
+        self._add_infos(frames, plan.stamp)
+        now = plan.computed_at
+        try:
+            job = frames.job(request, self._recording.lookup(item.received), now)
+        except BridgeError as error:
+            return unanswered(self._planner, request, error, now)
+        return job.plan(self._planner)
+
+    def _unseen(
+        self, item: Item, plan: WaypointPlan, request: PlanRequest, requests: dict[str, PlanRequest]
+    ) -> Iterator[Answer | Skipped]:
+        """A refusal for want of an image: is there still none that would have done?"""
+        if plan.code == ErrorCode.CANCELLED:
+            newer = [r for r in requests.values() if r.stamp >= request.stamp and r is not request]
+            error = BridgeError(ErrorCode.CANCELLED, plan.message)
+            if newer:
+                refused = unanswered(self._planner, request, error, plan.computed_at)
+                yield self._answer(item, plan, refused)
+                return
+        stamps = [i for i in self._recording.items("camera/depth/image_raw") if i.received <= item.received]
+        frames: FrameMatcher[Any, Any] = self._frames()
+        wanted = [i.stamp for i in stamps if i.stamp >= request.stamp]
+        colors = [i.stamp for i in self._recording.items("camera/color/image_raw")]
+        for stamp, depth in self._recording.fetch("camera/depth/image_raw", wanted[-3:]):
+            near = [s for s in colors if abs(s - stamp) <= self._settings.sync_tolerance]
+            for color_stamp, color in self._recording.fetch("camera/color/image_raw", near):
+                frames.color.add(color_stamp, color)
+            frames.depth.add(stamp, depth)
+            self._add_infos(frames, stamp)
+        try:
+            job = frames.job(request, self._recording.lookup_until(item.received), plan.computed_at)
+        except BridgeError as error:
+            # How old the newest image was is told in words; only the code is compared.
+            again = BridgeError(error.code, plan.message)
+            yield self._answer(item, plan, unanswered(self._planner, request, again, plan.computed_at))
+        else:
+            yield self._answer(item, plan, job.plan(self._planner))
+
+    def _frames(self) -> FrameMatcher[Any, Any]:
+        return FrameMatcher(self._settings, self._config.base_frame, conversions.frame_from_msgs)
+
+    def _add_infos(self, frames: FrameMatcher[Any, Any], stamp: float) -> None:
+        for info in self._recording.items("camera/color/camera_info"):
+            if abs(info.stamp - stamp) <= self._settings.sync_tolerance:
+                frames.info.add(info.stamp, self._recording.message(info))
+
+    def _requests(self) -> dict[str, PlanRequest]:
+        found = {}
+        for item in self._recording.items("plan_request"):
+            request = conversions.plan_request_from_msg(self._recording.message(item))
+            found[request.request_id] = request
+        return found
+
+    def _answer(self, item: Item, expected: WaypointPlan, actual: WaypointPlan) -> Answer:
+        message = conversions.waypoint_plan_to_msg(actual)
+        again = conversions.waypoint_plan_from_msg(message)
+        return Answer(NODE, "plan", item.index, expected.stamp, expected.request_id, expected, again, message)
