@@ -110,13 +110,13 @@ class ModelConfig:
     dt: float = 0.05
     points: int = 512
     crop_radius: float = 0.12
-    encoder: str = "keypoints"
+    encoder: str = "vote"
     denoiser: str = "mlp"
-    point_widths: tuple[int, ...] = (64, 128, 256)
+    point_widths: tuple[int, ...] = (64, 64, 96)
     heads: int = 16
     supports: int = 16
     cloud_features: int = 64
-    width: int = 512
+    width: int = 256
     blocks: int = 4
     conditioning_width: int = 256
     train_timesteps: int = 100

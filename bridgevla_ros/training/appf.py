@@ -33,7 +33,7 @@ from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.expert.runtime_onnx import save_graph
 from bridgevla_ros.training import expert_metrics
 from bridgevla_ros.training.appf_config import TrainConfig, settings
-from bridgevla_ros.training.data_bank import Bank
+from bridgevla_ros.training.data_bank import FIRST_SEED, Bank, join
 from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
 from bridgevla_ros.training.objective import Draws
 from bridgevla_ros.training.trainer import STATE, Trainer, read_state
@@ -42,7 +42,7 @@ HELD_OUT = 0.1
 """Share of the bank's scenes, those with the highest seeds, that only measure."""
 ABLATIONS = ("none", "joint", "skip-stage1")
 SMOKE = "training/appf_smoke.yaml"
-SMOKE_SCENES = 8
+SMOKE_SCENES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", default="training/appf_two_core.yaml", help="settings, in config/ or a path"
     )
     parser.add_argument(
-        "--bank", type=Path, default=Path("runs/expert/bank"), help="folder of bridgevla data generate"
+        "--bank",
+        type=Path,
+        nargs="+",
+        default=[Path("runs/expert/bank")],
+        help="folders of bridgevla data generate",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("runs/expert"), help="folder of states, curves and checkpoint"
@@ -128,8 +132,9 @@ def open_session(args: argparse.Namespace, config: TrainConfig) -> Session:
         BridgeError: BAD_INPUT, no bank, or an unknown key.
     """
     if args.smoke:
-        make_small_bank(args.bank)
-    train, held_out = Bank.load(args.bank).split(HELD_OUT)
+        make_small_bank(args.bank[0])
+    halves = [Bank.load(folder).split(HELD_OUT) for folder in args.bank]
+    train, held_out = (join(list(banks)) for banks in zip(*halves, strict=True))
     recipe = dataclasses.replace(Recipe(), **settings(Recipe, config.recipe, "recipe"))
     if args.noise_scale != 1.0:
         recipe = recipe.scaled(args.noise_scale)
@@ -137,10 +142,10 @@ def open_session(args: argparse.Namespace, config: TrainConfig) -> Session:
 
 
 def make_small_bank(folder: Path) -> None:
-    """Episodes of a few scenes, where the folder has none."""
-    from bridgevla_ros.training.data_generate import generate
+    """Episodes of a few scenes, where the folder has none; two shards for two processes."""
+    from bridgevla_ros.training.data_generate import SHARD, generate, shards
 
-    generate(folder, scenes=SMOKE_SCENES)
+    generate(shards(folder, FIRST_SEED + SHARD - SMOKE_SCENES // 2, SMOKE_SCENES), 2)
 
 
 def run(args: argparse.Namespace) -> int:
