@@ -52,13 +52,14 @@ def learned(arm: ArmModel) -> LearnedPolicy:
     return LearnedPolicy(ExpertConfig(), arm)
 
 
-def make_guidance(arm: ArmModel, yaw: float = 0.4) -> Guidance:
-    """A pick and a place, starting at home."""
+def make_guidance(arm: ArmModel, yaw: float = 0.4, T_base_camera: Transform | None = None) -> Guidance:
+    """A pick and a place, starting at home; the plan is told in the frame of a camera."""
+    T_camera_base = (T_base_camera or Transform.identity()).inverse()
 
     def at(
         position: Array, kind: WaypointKind, event: GripperEvent = GripperEvent.NONE, width: float = 0.08
     ) -> Waypoint:
-        pose = Transform(position, Rotation.from_euler("z", yaw).as_matrix() @ DOWN)
+        pose = T_camera_base @ Transform(position, Rotation.from_euler("z", yaw).as_matrix() @ DOWN)
         return Waypoint(pose, kind, event, width, np.zeros(2), 1.0, 1.0)
 
     lift = np.array([0.0, 0.0, 0.13])
@@ -71,11 +72,11 @@ def make_guidance(arm: ArmModel, yaw: float = 0.4) -> Guidance:
         at(TARGET + lift, WaypointKind.RETREAT),
     )
     plan = WaypointPlan(
-        0.0, "camera", "base_link", "p", "t", "r", "", "", 0, 1, (), waypoints, Transform.identity(),
+        0.0, "camera", "base_link", "p", "t", "r", "", "", 0, 1, (), waypoints, T_camera_base.inverse(),
         CameraIntrinsics(1, 1, 1.0, 1.0, 0.0, 0.0), "", "", 0, "",
     )  # fmt: skip
     guidance = TrajectoryGenerator(TrajectoryConfig()).generate(
-        plan, Transform.identity(), arm.fk(arm.home), 0.08
+        plan, T_camera_base.inverse(), arm.fk(arm.home), 0.08
     )
     assert guidance.code == ErrorCode.NONE, guidance.message
     return guidance
@@ -324,6 +325,85 @@ def test_a_turned_base_changes_nothing_but_rounding(
     moved = network.chunk(turn_observation(obs, T), seed)
     assert np.abs(T.apply(plain.position) - moved.position).max() < 1e-4
     assert moved.correction == pytest.approx(plain.correction, abs=1e-4)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    turn=st.tuples(*[st.floats(-1.0, 1.0)] * 3), shift=st.tuples(*[st.floats(-0.8, 0.8)] * 3),
+    before=st.floats(0.0, 1.0),
+)  # fmt: skip
+def test_a_moved_camera_changes_nothing_but_rounding(
+    arm: ArmModel,
+    learned: LearnedPolicy,
+    turn: tuple[float, float, float],
+    shift: tuple[float, float, float],
+    before: float,
+) -> None:
+    """Plan and points in the frame of one camera or of another: the same cell, the same chunk."""
+    center = SOURCE + np.array([0.012, -0.007, 0.004])
+    seen = box_cloud(center, 10.0)
+    chunks = []
+    for T_base_camera in (
+        Transform(np.array([1.1, 0.0, 0.7]), DOWN),
+        Transform(np.add(shift, (0.4, 0.0, 0.9)), Rotation.from_rotvec(turn).as_matrix() @ DOWN),
+    ):
+        guidance = make_guidance(arm, T_base_camera=T_base_camera)
+        points_camera = T_base_camera.inverse().apply(seen.points_base)
+        cloud = dataclasses.replace(seen, points_base=T_base_camera.apply(points_camera).astype(np.float32))
+        progress = float(guidance.contact_progress[0]) - before / guidance.duration
+        done = int(np.sum(guidance.event_progress < progress))
+        learned.reset()
+        chunks.append(learned.chunk(observe(arm, guidance, progress, done, cloud=cloud), 3))
+    assert np.abs(chunks[0].position - chunks[1].position).max() < 1e-4
+    assert np.abs(chunks[0].joints - chunks[1].joints).max() < 1e-3
+
+
+def test_the_expert_sees_nothing_but_the_local_frame(arm: ArmModel, learned: LearnedPolicy) -> None:
+    """What enters the network is the same wherever the cell stands: no absolute coordinate leaks in."""
+    guidance = make_guidance(arm)
+    obs = observe(arm, guidance, at_contact(guidance), 1, cloud=box_cloud(SOURCE + 0.01, 10.0))
+    pose = arm.fk(obs.joints[0].position)
+    q = np.concatenate([pose.translation, Rotation.from_matrix(pose.rotation).as_rotvec(), [0.0]])
+    obs = dataclasses.replace(obs, joints=(dataclasses.replace(obs.joints[0], position=q),))
+    network = LearnedPolicy.__new__(LearnedPolicy)
+    network.__dict__.update(learned.__dict__, arm=_AnyArm())
+    T = Transform(np.array([0.7, -1.3, 0.4]), Rotation.from_euler("z", 2.1).as_matrix())
+    plain, moved = (network.inputs(network._scene(o)) for o in (obs, turn_observation(obs, T)))
+    for a, b in zip(plain, moved, strict=True):
+        order = [np.lexsort(x[0].T) if x.ndim == 3 else slice(None) for x in (a, b)]
+        assert np.allclose(
+            a[0][order[0]] if a.ndim == 3 else a, b[0][order[1]] if b.ndim == 3 else b, atol=2e-5
+        )
+
+
+@pytest.mark.parametrize("points", [0, 1, 7])
+def test_a_cloud_with_few_points_is_no_reason_to_fail(
+    arm: ArmModel, learned: LearnedPolicy, points: int
+) -> None:
+    """Fewer points than the network takes are masked, not invented."""
+    guidance = make_guidance(arm)
+    whole = box_cloud(SOURCE, 10.0)
+    cloud = dataclasses.replace(whole, points_base=whole.points_base[:points], age=whole.age[:points])
+    obs = observe(arm, guidance, at_contact(guidance), 1, cloud=cloud)
+    _, _, mask = learned.inputs(learned._scene(obs))
+    assert mask.sum() == points
+    learned.reset()
+    assert np.isfinite(learned.chunk(obs, 0).joints).all()
+
+
+@pytest.mark.parametrize("what", ["points", "ages"])
+def test_a_cloud_that_is_not_finite_is_named(arm: ArmModel, learned: LearnedPolicy, what: str) -> None:
+    guidance = make_guidance(arm)
+    cloud = box_cloud(SOURCE, 10.0)
+    if what == "points":
+        cloud.points_base[3, 1] = np.nan
+    else:
+        cloud.age[3] = np.inf
+    learned.reset()
+    with pytest.raises(BridgeError, match="not finite") as caught:
+        learned.chunk(observe(arm, guidance, at_contact(guidance), 1, cloud=cloud), 0)
+    assert caught.value.code == ErrorCode.BAD_INPUT
+    assert caught.value.remedy
 
 
 def test_gripping_freezes_the_pose(arm: ArmModel) -> None:

@@ -47,7 +47,7 @@ class ExpertConfig:
         120.0, "Guidance from an older image is not followed.", unit="s", ge=1.0, le=3600.0
     )
     max_correction: float = param(
-        0.06, "A larger departure from guidance is EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
+        0.10, "A larger departure from guidance is EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
     )
     lock_distance: float = param(
         0.05,
@@ -57,8 +57,8 @@ class ExpertConfig:
         le=0.2,
     )
     max_descent: float = param(
-        0.0,
-        "A correction goes no lower than this below guidance: the planner knows what the fingers stand over.",
+        0.07,
+        "A correction goes no lower than this below guidance.",
         unit="m",
         ge=0.0,
         le=0.1,

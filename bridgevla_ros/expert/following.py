@@ -228,7 +228,8 @@ class FollowPolicy:
 
     def _fresh_cloud(self, obs: ExpertObservation) -> Cloud | None:
         age = float("inf") if obs.cloud is None else obs.now - obs.cloud.stamp
-        if age <= self.config.cloud_max_age:
+        if obs.cloud is not None and age <= self.config.cloud_max_age:
+            _check_finite(obs.cloud)
             return obs.cloud
         if self.needs_cloud and self.config.policy_without_cloud == "hold":
             raise BridgeError(
@@ -366,6 +367,19 @@ def _at(memory: _Memory, stamp: float, progress: float) -> tuple[Array, Array, A
     rate = np.array([np.interp(time, memory.times, c) for c in rates.T])
     joints = np.array([np.interp(time, memory.times, c) for c in memory.joints.T])
     return offset, rate, joints
+
+
+def _check_finite(cloud: Cloud) -> None:
+    """Raises BridgeError: BAD_INPUT, a point or an age is NaN or infinite."""
+    bad = int(np.sum(~np.isfinite(cloud.points_base).all(axis=-1) | ~np.isfinite(cloud.age)))
+    if bad:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{bad} of {len(cloud.age)} points of the cloud are not finite",
+            value=float(bad),
+            limit=0.0,
+            remedy="publish only points that are there; the cropper does",
+        )
 
 
 def _velocities(path: Array, dt: float) -> Array:
