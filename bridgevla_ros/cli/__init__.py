@@ -36,6 +36,7 @@ VERBS: tuple[Verb, ...] = (
         "train", "bridgevla_ros.cli.train", "train the planner or the action expert, with the shipped recipes"
     ),
     Verb("data", "bridgevla_ros.cli.data", "make episodes to train the expert on, export them, look at them"),
+    Verb("dataset", "bridgevla_ros.cli.dataset", "data sets of episodes: from bags, to bags, what is in one"),
     Verb("eval", "bridgevla_ros.evaluation", "measure success over many scenes, by suite"),
     Verb("experiment", "bridgevla_ros.evaluation.experiments", "the paper's experiments: a table and a plot each"),
     Verb("bench", "bridgevla_ros.evaluation.bench", "measure latency, part by part"),

@@ -30,6 +30,8 @@ SUB_VERBS: tuple[SubVerb, ...] = (
         "info", "bridgevla_ros.bags.info", "what is in a bag: topics, tasks and outcomes, versions, damage"
     ),
     SubVerb("stats", "bridgevla_ros.bags.stats", "ages, rates, jitter, gaps, and where the time went"),
+    SubVerb("trim", "bridgevla_ros.bags.trim", "cut the smallest piece around a fault that still replays"),
+    SubVerb("to-test", "bridgevla_ros.bags.to_test", "make a regression test of a bag"),
     SubVerb("plot", "bridgevla_ros.bags.plot", "one picture of a run: camera strip and timelines"),
 )
 

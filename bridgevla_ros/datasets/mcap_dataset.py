@@ -125,21 +125,25 @@ class McapWriter:
 
 def write_bag(folder: Path, features: Mapping[str, Feature], episode: Episode) -> None:
     """One episode as a bag; ``features`` of what ``episode.columns`` holds."""
-    store = installed()
-    codecs = {name: codec(feature) for name, feature in features.items()}
     custom = {"task": episode.task, "extra": json.dumps(episode.extra, sort_keys=True)}
     with BagWriter(folder, compression="zstd", custom=custom) as bag:
-        bag.add_type(TASK, "std_msgs/msg/String")
+        write_columns(bag, features, episode)
+
+
+def write_columns(bag: BagWriter, features: Mapping[str, Feature], episode: Episode) -> int:
+    """The task's words and every column, a topic each; returns how many messages."""
+    store = installed()
+    codecs = {name: codec(feature) for name, feature in features.items()}
+    bag.add_type(TASK, "std_msgs/msg/String")
+    for name, one in codecs.items():
+        bag.add_type(topic_of(name), one.msgtype)
+    words = store.serialize_cdr(make("std_msgs/msg/String", data=episode.task), "std_msgs/msg/String")
+    bag.write(TASK, round(episode.stamps[0] * 1e9), bytes(words))
+    for i, stamp in enumerate(episode.stamps):
         for name, one in codecs.items():
-            bag.add_type(topic_of(name), one.msgtype)
-        words = store.serialize_cdr(make("std_msgs/msg/String", data=episode.task), "std_msgs/msg/String")
-        bag.write(TASK, round(episode.stamps[0] * 1e9), bytes(words))
-        for i, stamp in enumerate(episode.stamps):
-            for name, one in codecs.items():
-                frame = name.rpartition(".")[2]
-                message = one.encode(episode.columns[name][i], float(stamp), frame)
-                data = store.serialize_cdr(message, one.msgtype)
-                bag.write(topic_of(name), round(stamp * 1e9), bytes(data))
+            message = one.encode(episode.columns[name][i], float(stamp), name.rpartition(".")[2])
+            bag.write(topic_of(name), round(stamp * 1e9), bytes(store.serialize_cdr(message, one.msgtype)))
+    return 1 + len(codecs) * len(episode.stamps)
 
 
 class McapReader:
