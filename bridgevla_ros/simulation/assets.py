@@ -46,9 +46,11 @@ def cap_top(thing: ObjectSpec, pressed: float) -> float:
 
 def button(body: Any, thing: ObjectSpec, geom: Geom) -> None:
     """A housing, and a sprung cap in its middle; size: side, side, height of the cap at rest."""
+    # A cap and its own housing pass through each other: contact type 2 meets all others, not itself.
+    apart = {"contype": 2, "conaffinity": 1}
     half = thing.size[0] / 2
     top = (thing.size[2] - BUTTON_TRAVEL - CAP_PROUD) / 2
-    geom(body, thing, "box", [half, half, top], pos=[0, 0, top], rgba=[0.32, 0.32, 0.34, 1.0])
+    geom(body, thing, "box", [half, half, top], pos=[0, 0, top], rgba=[0.32, 0.32, 0.34, 1.0], **apart)
     cap = body.add_body(name=f"{thing.name}/cap")
     cap.add_joint(
         name=f"{thing.name}/press", type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[0, 0, -1],
@@ -58,7 +60,7 @@ def button(body: Any, thing: ObjectSpec, geom: Geom) -> None:
     middle = (thing.size[2] + low) / 2
     geom(
         cap, thing, "cylinder", [CAP_SHARE * thing.size[0], (thing.size[2] - low) / 2, 0],
-        pos=[0, 0, middle], mass=0.02,
+        pos=[0, 0, middle], mass=0.02, **apart,
     )  # fmt: skip
 
 
