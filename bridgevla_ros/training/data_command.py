@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from bridgevla_ros.training.data_bank import FIRST_SEED
-from bridgevla_ros.training.data_generate import SHARD, generate, shards
+from bridgevla_ros.training.data_generate import generate, shards
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=FIRST_SEED,
-        help=f"of the first scene: {FIRST_SEED} or more, in {SHARD}s",
+        help=f"of the first scene: {FIRST_SEED} or more",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/expert/bank"), help="folder of the bank")
     parser.add_argument(

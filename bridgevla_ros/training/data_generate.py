@@ -37,7 +37,7 @@ class Shard:
 
 
 def shards(output: Path, first_seed: int, episodes: int, policy: str = "") -> list[Shard]:
-    """All shards of these episodes. Shard borders lie at multiples of SHARD, whatever is asked for.
+    """All shards of these episodes; they end at multiples of SHARD, whatever is asked for.
 
     Raises:
         BridgeError: BAD_INPUT, a seed of the evaluation, or nothing to do.
@@ -50,18 +50,16 @@ def shards(output: Path, first_seed: int, episodes: int, policy: str = "") -> li
             limit=FIRST_SEED,
             remedy=f"Give --seed {FIRST_SEED} or more.",
         )
-    if episodes < 1 or first_seed % SHARD:
+    if episodes < 1:
         raise BridgeError(
-            ErrorCode.BAD_INPUT,
-            f"{episodes} episodes from seed {first_seed}",
-            remedy=f"Give one episode or more, and a first seed that is a multiple of {SHARD}.",
+            ErrorCode.BAD_INPUT, f"{episodes} episodes", value=episodes, limit=1, remedy="Give one or more."
         )
     kind = "bank-own" if policy else "bank"
     end = first_seed + episodes
     out = []
-    for begin in range(first_seed, end, SHARD):
-        seeds = tuple(range(begin, min(begin + SHARD, end)))
-        out.append(Shard(output / f"{kind}-{begin}-{len(seeds)}.npz", seeds, policy))
+    for begin in range(first_seed - first_seed % SHARD, end, SHARD):
+        seeds = tuple(range(max(begin, first_seed), min(begin + SHARD, end)))
+        out.append(Shard(output / f"{kind}-{seeds[0]}-{len(seeds)}.npz", seeds, policy))
     return out
 
 
@@ -87,11 +85,18 @@ def make(shard: Shard) -> dict[str, int]:
         bank = bank_of(records, {})
     meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": shard.policy}
     dataclasses.replace(bank, meta=meta).save(shard.path)
-    name = shard.path.name.rsplit("-", 1)[0]
-    for shorter in shard.path.parent.glob(f"{name}-*.npz"):  # an earlier, smaller request began here too
-        if shorter != shard.path:
-            shorter.unlink()
+    _drop_parts(shard)
     return dict(ends)
+
+
+def _drop_parts(shard: Shard) -> None:
+    """Delete shards of earlier, smaller requests whose episodes are all in this one."""
+    kind = shard.path.name.rsplit("-", 2)[0]
+    for other in shard.path.parent.glob(f"{kind}-*-*.npz"):
+        name, first, count = other.stem.rsplit("-", 2)
+        seeds = set(range(int(first), int(first) + int(count)))
+        if name == kind and other != shard.path and seeds <= set(shard.seeds):
+            other.unlink()
 
 
 def _quiet() -> None:
