@@ -7,7 +7,6 @@ on with --resume. Seeds from 1000 are those of published figures; try things out
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         default="main",
-        choices=[*SUITES, "grounding"],
-        help=f"what to run. {described}; grounding: the planner's anchors alone",
+        choices=[*SUITES, "grounding", "robosuite"],
+        help=f"what to run. {described}; grounding: the planner's anchors alone; robosuite: five tasks "
+        "of that package, each with every seed (needs make setup-robosuite)",
     )
     parser.add_argument(
         "--probe",
@@ -134,18 +134,22 @@ def policies_of(args: argparse.Namespace) -> tuple[str, ...]:
     return POLICIES if args.policy == "all" else tuple(dict.fromkeys(args.policy.split(",")))
 
 
+def weights_of(args: argparse.Namespace) -> tuple[str, ...]:
+    """Folders of the experts' checkpoints that a run takes; none where no expert runs."""
+    return (args.weights,) if "expert" in policies_of(args) else ()
+
+
 def run_suites(args: argparse.Namespace) -> int:
     """One row a policy, on the same seeds."""
     from bridgevla_ros.evaluation import rows as table
-    from bridgevla_ros.evaluation.suites import specs_for
 
     seed = 1000 if args.seed is None else args.seed
     episodes = 50 if args.episodes is None else args.episodes
     wanted = [
-        table.RowSpec(p, tuple(specs_for(args.suite, seed, episodes, **_settings(args, p))))
+        table.RowSpec(p, tuple(_specs(args.suite, seed, episodes, _settings(args, p))))
         for p in policies_of(args)
     ]
-    made = table.provenance((args.weights,))
+    made = table.provenance(weights_of(args))
     journal = open_journal(args, made)
     finished = False
     try:
@@ -164,19 +168,26 @@ def run_suites(args: argparse.Namespace) -> int:
     return 0
 
 
+def _specs(suite: str, seed: int, episodes: int, settings: dict[str, Any]) -> list[Any]:
+    if suite == "robosuite":
+        from bridgevla_ros.evaluation.robosuite import episode
+
+        return list(episode.specs(seed, episodes, **settings))
+    from bridgevla_ros.evaluation.suites import specs_for
+
+    return list(specs_for(suite, seed, episodes, **settings))
+
+
 def _settings(args: argparse.Namespace, policy: str) -> dict[str, Any]:
     """Settings of an EpisodeSpec."""
-    from bridgevla_ros.evaluation.spec import EpisodeSpec
-
-    settings: dict[str, Any] = {
+    return {
         "policy": policy,
         "planner": args.planner,
+        "guidance": args.guidance,
+        "weights": args.weights,
         "guidance_noise": tuple(args.guidance_noise),
         "depth_noise": args.depth_noise,
     }
-    known = {f.name for f in dataclasses.fields(EpisodeSpec)}
-    settings |= {n: v for n, v in (("guidance", args.guidance), ("weights", args.weights)) if n in known}
-    return settings
 
 
 def open_journal(args: argparse.Namespace, made: dict[str, Any]) -> Any:
@@ -228,7 +239,7 @@ def picture_sections(wanted: Any, rows: list[Any], count: int) -> tuple[Any, ...
     from bridgevla_ros.evaluation.pictures import picture
     from bridgevla_ros.evaluation.report import Section
 
-    if not count or not rows:
+    if not count or not rows or rows[0]["suite"] == "robosuite":
         return ()
     details, specs = rows[0]["details"], wanted[0].specs
     won = [d for d in details if d["success"]]

@@ -48,12 +48,7 @@ def run_trainings(args: argparse.Namespace, wanted: Sequence[Training]) -> dict[
         BridgeError: BAD_INPUT, no bank; MODEL_ERROR, a training failed.
     """
     root = args.runs or Path("runs/experiments") / args.name
-    if not any(args.bank.glob("*")):
-        raise BridgeError(
-            ErrorCode.BAD_INPUT,
-            f"{args.bank} holds no episodes",
-            remedy="make some with bridgevla data generate, or name their folder with --bank",
-        )
+    _need_bank(args.bank)
     folders = {training.name: root / training.name for training in wanted}
     config = _config(args, root)
     for training in wanted:
@@ -61,6 +56,15 @@ def run_trainings(args: argparse.Namespace, wanted: Sequence[Training]) -> dict[
         if not (folder / "checkpoint" / "expert.json").exists():
             _train(args, training, folder, config)
     return folders
+
+
+def _need_bank(bank: Path) -> None:
+    if not any(bank.glob("*")):
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{bank} holds no episodes",
+            remedy="make some with bridgevla data generate, or name their folder with --bank",
+        )
 
 
 def _config(args: argparse.Namespace, root: Path) -> Path:
@@ -321,6 +325,7 @@ BINS = 8
 
 def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     """Spread of K samples against error, on frames of scenes that were not trained on."""
+    _need_bank(args.bank)
     from bridgevla_ros.expert import checkpoint
     from bridgevla_ros.training import expert_metrics
     from bridgevla_ros.training.appf import HELD_OUT

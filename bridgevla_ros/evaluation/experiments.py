@@ -93,7 +93,8 @@ def _run(args: argparse.Namespace) -> int:
     from bridgevla_ros.evaluation import experiment_sweeps, experiment_trainings, rows
     from bridgevla_ros.evaluation.report import Report, write
 
-    made = rows.provenance((args.weights,))
+    policies = (args.policy or "expert").split(",")
+    made = rows.provenance((args.weights,) if "expert" in policies else ())
     if args.name in experiment_sweeps.SWEEPS:
         found = experiment_sweeps.run(args, made)
     else:

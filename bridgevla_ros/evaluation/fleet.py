@@ -61,7 +61,8 @@ class Journal:
         self.known: dict[str, Answer] = {}
         if path.exists() and path.stat().st_size:
             if not resume:
-                count = len(path.read_text(encoding="utf-8").splitlines()) - 1
+                lines = path.read_text(encoding="utf-8").splitlines()
+                count = sum(line.startswith('{"key"') and line.endswith("}") for line in lines)
                 raise BridgeError(
                     ErrorCode.BAD_INPUT,
                     f"{path} holds {count} answers of a run that did not finish",

@@ -18,7 +18,7 @@ import numpy as np
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import ActionChunk, Cloud
 from bridgevla_ros.evaluation import plots, rows
-from bridgevla_ros.evaluation.eval_command import open_journal, policies_of, write_json
+from bridgevla_ros.evaluation.eval_command import open_journal, policies_of, weights_of, write_json
 from bridgevla_ros.evaluation.fleet import Answer, Piece, Watch, run_pieces
 from bridgevla_ros.evaluation.probe_scene import SceneSpecOfProbe, probe_scene
 from bridgevla_ros.evaluation.report import Plot, Report, Section, Table, write
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> int:
     seed = 1000 if args.seed is None else args.seed
     episodes = DEFAULT_EPISODES if args.episodes is None else args.episodes
     policies = policies_of(args)
-    made = rows.provenance((args.weights,))
+    made = rows.provenance(weights_of(args))
     pieces, groups = _pieces(policies, args.weights, seed, episodes, args.rollouts)
     journal = open_journal(args, made)
     answers: dict[int, Answer] = {}

@@ -38,10 +38,13 @@ def episode(spec: EpisodeSpec) -> Answer:
 
     Hours of other episodes are not thrown away for it, and it is not hidden either.
     """
-    from bridgevla_ros.evaluation.episode import run_episode
+    if spec.suite == "robosuite":
+        from bridgevla_ros.evaluation.robosuite import episode as cell
+    else:
+        from bridgevla_ros.evaluation import episode as cell  # type: ignore[no-redef]
 
     try:
-        return dataclasses.asdict(run_episode(spec))
+        return dataclasses.asdict(cell.run_episode(spec))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
@@ -167,15 +170,15 @@ def weights_sha256(folder: str = "") -> str:
     return checkpoint.load(folder).sha256
 
 
-def provenance(weights: Sequence[str] = ("",)) -> dict[str, Any]:
-    """What else one must know to get the same figures: versions, weights, machine."""
+def provenance(weights: Sequence[str] = ()) -> dict[str, Any]:
+    """What else one must know to get the same figures: versions, experts' weights (if any), machine."""
     from bridgevla_ros.cli import version
 
     made: dict[str, Any] = {"command": command_line(), "version": version()}
     commit = _commit()
     if commit:
         made["commit"] = commit
-    made["expert weights"] = ", ".join(dict.fromkeys(weights_sha256(w)[:16] for w in weights))
+    made["expert weights"] = ", ".join(dict.fromkeys(weights_sha256(w)[:16] for w in weights)) or "none"
     made["machine"] = f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}"
     made["date"] = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return made
@@ -223,7 +226,7 @@ def causes(failures: dict[str, int]) -> str:
 
 def table(rows: Sequence[Row]) -> Table:
     """A line a row, and below it one for each of its tasks."""
-    header = ("policy", "task", "success", "95% interval", "episodes", "failures by cause", "CPU s")
+    header = ("policy", "task", "success", "95% interval", "episodes", "failures by cause", "seconds")
     lines = []
     for row in rows:
         lines.append(
@@ -233,7 +236,8 @@ def table(rows: Sequence[Row]) -> Table:
     return Table(
         header,
         tuple(lines),
-        "Intervals: Wilson, 95%. Success is the simulator's judgement. CPU s: the episodes' times added up.",
+        "Intervals: Wilson, 95%. Success is the simulator's judgement. Seconds: wall time of the episodes, "
+        "added up.",
     )
 
 
