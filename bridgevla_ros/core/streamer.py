@@ -11,7 +11,6 @@ Whatever goes out ends at rest, so that silence is a controlled stop. Progress i
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
 
 import numpy as np
 
@@ -510,6 +509,7 @@ class Streamer:
         )
 
     def _report(self, now: float) -> Progress:
+        reason = self._reason
         return Progress(
             now,
             self._guidance.guidance_id if self._guidance else "",
@@ -518,5 +518,9 @@ class Streamer:
             self.state,
             self._scale,
             self._joints.gripper_width if self._joints else math.nan,
-            *astuple(self._reason),
+            reason.code,
+            reason.message,
+            reason.value,
+            reason.limit,
+            reason.unit,
         )

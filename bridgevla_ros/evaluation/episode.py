@@ -170,9 +170,10 @@ def _looked(spec: EpisodeSpec, scene: SceneSpec) -> SceneSpec:
 
 def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
     """The graph's cores for one episode; learned parts are loaded once a process."""
-    arm = _arm()
+    arm, oracle = _arm(), spec.guidance == "oracle"
+    world.grainy = not oracle
     planner: SubgoalPlanner
-    if spec.guidance == "oracle":
+    if oracle:
         planner = OraclePlanner(world, episode.task)
     elif spec.planner == "truth":
         planner = Planner(
@@ -203,6 +204,7 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
         if filters
         else None,
         plan_filter=plan_filter,
+        blind=oracle and spec.policy == "ik" and not filters,
         seed=spec.seed,
     )
 

@@ -58,7 +58,7 @@ def picture(spec: EpisodeSpec) -> Picture:
             shown[1:] = [frame]  # the first and the last
             return frame
 
-        graph.frame_filter = look
+        graph.frame_filter, graph.blind = look, False
         trace = graph.run(episode.instruction)
         result = judge_episode(spec, world, episode, trace)
         T_base_camera = world.T_base_camera

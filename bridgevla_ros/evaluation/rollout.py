@@ -156,14 +156,28 @@ class Graph:
         timing: Timing | None = None,
         frame_filter: FrameFilter | None = None,
         plan_filter: PlanFilter | None = None,
+        blind: bool = False,
         seed: int = 0,
     ) -> None:
+        """Wire them.
+
+        Args:
+            world, arm, planner, cropper, trajectory, policy, streamer, task: Cores.
+            timing: Rates and latencies.
+            frame_filter: Applied to every image.
+            plan_filter: Applied to every plan.
+            blind: Only the planner looks at images: none is exposed while nothing is asked of it, no
+                cloud is cropped and depth is not assessed. For policies without eyes.
+            seed: Of the policy's noise.
+        """
         self.world, self.arm = world, arm
         self.planner, self.cropper, self.trajectory = planner, cropper, trajectory
         self.policy, self.streamer, self.task = policy, streamer, task
         self.timing = timing or Timing()
         self.frame_filter, self.plan_filter = frame_filter, plan_filter
+        self.blind = blind
         self.seed = seed
+        self._leased_until = -math.inf
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._request: PlanRequest | None = None
@@ -197,7 +211,9 @@ class Graph:
             self._sense()
             if now >= next_camera - 1e-9:
                 next_camera += timing.camera_period
-                self._expose(now)
+                self.trace.tcp_path.append(self.arm.fk(self._joints[-1].position).translation)
+                if ended == math.inf:  # nobody looks any more once the task is over
+                    self._expose(now)
             if now >= next_policy - 1e-9:
                 next_policy += timing.policy_period
                 self._act(now)
@@ -227,17 +243,20 @@ class Graph:
         self.streamer.on_joint_state(joints)
 
     def _expose(self, now: float) -> None:
-        """One image: to the cropper always, to the planner when it was asked."""
+        """One image: to the cropper (unless blind), to the planner when it was asked."""
+        asked = self._request is not None and now >= self._request.stamp
+        if self.blind and not asked:
+            return
         frame = self.world.render()
         if self.frame_filter is not None:
             frame = self.frame_filter(frame)
         T_base_camera, joints = self.world.T_base_camera, self._joints[-1]
-        self.trace.tcp_path.append(self.arm.fk(joints.position).translation)
-        center, guidance_id = self._crop_center()
-        cloud, quality = self.cropper.crop(
-            frame, T_base_camera, joints, center, guidance_id, now + self.timing.cropper_latency
-        )
-        self._later(now + self.timing.cropper_latency, lambda: self._on_cloud(cloud, quality))
+        if not self.blind:
+            center, guidance_id = self._crop_center()
+            cloud, quality = self.cropper.crop(
+                frame, T_base_camera, joints, center, guidance_id, now + self.timing.cropper_latency
+            )
+            self._later(now + self.timing.cropper_latency, lambda: self._on_cloud(cloud, quality))
         request = self._request
         if request is not None and frame.stamp >= request.stamp:
             self._request = None
@@ -279,8 +298,8 @@ class Graph:
             self.streamer.on_guidance(guidance)
 
     def _act(self, now: float) -> None:
-        """One period of the policy."""
-        if self._guidance is None or self._progress is None:
+        """One period of the policy, while the arm may move: without a lease no chunk is followed."""
+        if self._guidance is None or self._progress is None or now > self._leased_until:
             return
         observation = ExpertObservation(now, tuple(self._joints), self._cloud, self._guidance, self._progress)
         try:
@@ -308,6 +327,7 @@ class Graph:
                 self._request = output
             elif isinstance(output, Lease):
                 self.streamer.on_lease(output)
+                self._leased_until = output.stamp + output.duration if output.guidance_id else -math.inf
         status = self.task.status
         entry = (status.stage.name, status.code.name)
         if not self.trace.stages or self.trace.stages[-1][1:] != entry:

@@ -32,6 +32,10 @@ class World:
     Args:
         config: Sensors, faults and gripper.
         scene: What stands on the table; None draws one from ``config`` (or reads its file).
+
+    Attributes:
+        scene: What stands on the table.
+        grainy: Images get colour noise; False where nobody looks at colour (5 ms an image).
     """
 
     scene: SceneSpec
@@ -39,6 +43,7 @@ class World:
     def __init__(self, config: SimConfig | None = None, scene: SceneSpec | None = None) -> None:
         self.config = config if config is not None else SimConfig()
         self._camera: OffscreenCamera | None = None
+        self.grainy = True
         if scene is None:
             if self.config.scene_file:
                 scene = SceneSpec.from_json(Path(self.config.scene_file).read_text(encoding="utf-8"))
@@ -214,7 +219,8 @@ class World:
         """
         rgb, depth = self._offscreen().rgbd(self.data)
         if faults:
-            rgb = colour_noise(rgb, self.config.colour_noise, self._rng)
+            if self.grainy:
+                rgb = colour_noise(rgb, self.config.colour_noise, self._rng)
             depth = self._noise.apply(depth)
         return RgbdFrame(self.now, rgb, depth, self.intrinsics)
 
