@@ -68,7 +68,7 @@ def talker(node: Any) -> Callable[[], bool]:
 def _record(processes: Any, path: Path, talk: Callable[[], bool], seconds: float) -> Any:
     """Start the recorder; talk until it hears everything, then for some seconds more."""
     process = processes.node("recorder", "-p", f"output:={path}", log=path.parent / "log")
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 90.0
     while not talk():
         assert time.monotonic() < deadline, (path.parent / "log").read_text()
         time.sleep(0.02)

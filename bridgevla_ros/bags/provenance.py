@@ -9,6 +9,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -106,19 +107,31 @@ def _mapping(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def gather() -> RunRecord:
-    """What is known without asking the graph: versions, system, git state."""
+def gather() -> tuple[RunRecord, bytes]:
+    """What is known without asking the graph: versions, system, git state; and the uncommitted changes."""
     from bridgevla_ros.cli import version
 
-    return RunRecord(
+    git, diff = git_state(resources.roots()[0])
+    run = RunRecord(
         version=version(),
-        distro=os.environ.get("ROS_DISTRO", ""),
+        distro=distro(),
         python=platform.python_version(),
         machine=platform.platform(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         packages={d.name: d.version for d in metadata.distributions() if d.name},
-        git=git_state(resources.roots()[0])[0],
+        git=git,
     )
+    return run, diff
+
+
+def distro() -> str:
+    """ROS distribution: of the environment, or that whose wheels are installed; empty where neither says."""
+    for name in ("jazzy", "kilted"):
+        if os.environ.get("ROS_DISTRO", name) == name:
+            with suppress(metadata.PackageNotFoundError):
+                metadata.version(f"ros-{name}-rclpy")
+                return name
+    return os.environ.get("ROS_DISTRO", "")
 
 
 def git_state(tree: Path) -> tuple[dict[str, str], bytes]:

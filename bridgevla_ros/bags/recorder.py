@@ -29,7 +29,6 @@ from bridgevla_ros.bags.definitions import definition, installed
 from bridgevla_ros.bags.sink import Sink, disk_full, free_bytes
 from bridgevla_ros.bags.storage import Connection
 from bridgevla_ros.bags.writer import COMPRESSION, BagWriter
-from bridgevla_ros.core import resources
 from bridgevla_ros.core.config import ConfigError, param
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.ros import parameters
@@ -100,11 +99,6 @@ class Recorder(Node):
             split_bytes=self.config.split_size * 1_000_000,
             split_seconds=self.config.split_duration,
         )
-        self._run = provenance.gather()
-        writer.note(provenance.RUN, self._run.note())
-        _, diff = provenance.git_state(resources.roots()[0])
-        if 0 < len(diff) <= provenance.DIFF_LIMIT:
-            writer.attach("git.diff", "text/x-diff", diff)
         self._sink = Sink(writer, min_free=min_free, queue_limit=self.config.queue * 1_000_000, free=space)
         self._subscriptions_by_topic: dict[str, tuple[Any, tuple[bool, bool]]] = {}
         self._declared: set[str] = set()
@@ -112,8 +106,10 @@ class Recorder(Node):
         self._lost: dict[str, int] = {}
         self._overflow: dict[str, int] = {}
         self._parameters: dict[str, dict[str, Any]] = {}
+        self._run = provenance.RunRecord()
         self._run_lock = threading.Lock()
         self._describing: list[threading.Thread] = []
+        self._aside(self._gather)
         self._closed = False
         self._reader = ParameterReader(self, self._on_parameters)
         self._on_parameters(self.get_fully_qualified_name(), dataclasses.asdict(self.config))
@@ -205,10 +201,22 @@ class Recorder(Node):
         note = {n: json.dumps(v, sort_keys=True) for n, v in self._parameters.items()}
         self._sink.do(lambda writer: writer.note(provenance.PARAMETERS, note))
         if values.keys() & {"weights", "robot"}:
-            # Hashing a large checkpoint takes seconds: not here.
-            thread = threading.Thread(target=self._describe, args=(dict(values), node), daemon=True)
-            thread.start()
-            self._describing.append(thread)
+            self._aside(lambda: self._describe(dict(values), node))
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Do what takes seconds (hashing a large checkpoint) beside receiving."""
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self._describing.append(thread)
+
+    def _gather(self) -> None:
+        found, diff = provenance.gather()
+        with self._run_lock:
+            self._run = dataclasses.replace(found, checkpoints=self._run.checkpoints, robot=self._run.robot)
+            run = self._run.note()
+            self._sink.do(lambda writer: writer.note(provenance.RUN, run))
+        if 0 < len(diff) <= provenance.DIFF_LIMIT:
+            self._sink.do(_attach("git.diff", diff))
 
     def _describe(self, values: dict[str, Any], node: str) -> None:
         checkpoints, robot = provenance.of_parameters({node: values})

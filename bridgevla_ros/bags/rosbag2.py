@@ -160,7 +160,7 @@ class Rosbag2Recorder(Node):
 
     def _custom(self) -> dict[str, str]:
         checkpoints, robot = provenance.of_parameters(self._parameters)
-        run = dataclasses.replace(provenance.gather(), checkpoints=checkpoints, robot=robot)
+        run = dataclasses.replace(provenance.gather()[0], checkpoints=checkpoints, robot=robot)
         reason = "stopped" if self.failure is None else str(self.failure)
         notes = {
             provenance.RUN: run.note(),

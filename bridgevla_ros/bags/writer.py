@@ -5,7 +5,6 @@ No ROS in it: the recorder feeds it from a thread, tools that cut or make bags c
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2.metadata import dump_qos_v9
 from rosbags.typesys.store import Typestore
 
-from bridgevla_ros.bags import metadata
+from bridgevla_ros.bags import metadata, provenance
 from bridgevla_ros.bags.definitions import definition, installed
 from bridgevla_ros.bags.mcap_file import REPEATED
 from bridgevla_ros.bags.metadata import FileSummary
@@ -68,7 +67,7 @@ class BagWriter:
             )
         self.folder.mkdir(parents=True)
         self.custom = dict(custom or {})
-        self.distro = os.environ.get("ROS_DISTRO", "") if distro is None else distro
+        self.distro = provenance.distro() if distro is None else distro
         self._compression = COMPRESSION[compression]
         self._split_bytes = split_bytes
         self._split_ns = int(split_seconds * 1e9)

@@ -9,8 +9,8 @@ from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.node import Node
 
-PATIENCE = 40
-"""Looks after which a node that does not answer is given up: ten seconds at four looks a second."""
+PATIENCE = 400
+"""Looks after which a node that does not answer is given up: 100 s at four looks a second."""
 
 _FIELDS = {
     ParameterType.PARAMETER_BOOL: "bool_value",
