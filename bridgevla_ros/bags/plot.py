@@ -126,7 +126,7 @@ def _speed(poses: NDArray[np.float64]) -> Series:
     return poses[step:, 0], speed
 
 
-# The strip ---------------------------------------------------------------------------------------------------
+# The strip -------------------------------------------------------------------------------------------------
 
 
 def moments(found: list[Task], bounds: tuple[float, float], most: int = STRIP) -> list[tuple[float, str]]:
@@ -153,7 +153,7 @@ def moments(found: list[Task], bounds: tuple[float, float], most: int = STRIP) -
 
 
 def pictures(bag: Bag, wanted: list[tuple[float, str]]) -> list[Shot]:
-    """The camera's picture at each moment: the first one received from then on, the last where none follows."""
+    """The camera's picture at each moment: the first one from then on, the last where none follows."""
     from bridgevla_ros.ros import conversions
 
     topic = _camera(bag)
@@ -184,7 +184,7 @@ def _camera(bag: Bag) -> str | None:
     return max(colour, key=lambda t: counts[t][1], default=None)
 
 
-# The figure --------------------------------------------------------------------------------------------------
+# The figure ------------------------------------------------------------------------------------------------
 
 
 def draw(bag: Bag, path: Path, *, whole: bool = False) -> None:
@@ -363,6 +363,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridgevla bag plot``."""
     add_bag_arguments(parser)
     parser.add_argument("-o", "--output", type=Path, help="PNG to write (default: <bag>.png beside the bag)")
+    parser.add_argument(
+        "--whole", action="store_true", help="from the first message on; else from the first task"
+    )
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also a page with the picture and the details"
     )

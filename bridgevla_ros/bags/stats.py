@@ -176,7 +176,7 @@ def _by_stamp(bag: Bag, times: Mapping[str, TopicTimes], msgtype: str) -> dict[i
 
 
 def _stamp(stamp: Any) -> int:
-    return int(stamp.sec) * 1_000_000 + round(stamp.nanosec / 1000)
+    return int(stamp.sec) * 1_000_000 + round(int(stamp.nanosec) / 1000)
 
 
 def statistics(bag: Bag) -> dict[str, Any]:
