@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,7 +185,7 @@ def _read(path: Path) -> Bank:
                 {k[4:]: data[k] for k in data.files if k.startswith("own.")},
                 info["meta"],
             )
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BridgeError(
             ErrorCode.BAD_INPUT,
             f"{path} is damaged: {error}",

@@ -130,7 +130,7 @@ def keep_nearest(error: Array, others: Array, share: float) -> Array:
     a = (1.0 - m2) * np.sum(flat * flat, axis=-1)
     b = m2 * np.sum(flat * others, axis=-1)
     c = m2 * np.sum(others * others, axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         root = c / (b + np.sqrt(b * b + a * c))
     factor = np.fmin.reduce(np.where(np.isfinite(root) & (root > 0.0), root, np.inf), axis=1, initial=1.0)
     return np.asarray(error * factor[:, None])

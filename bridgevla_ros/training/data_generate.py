@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import multiprocessing
 import os
@@ -72,15 +73,17 @@ def make(shard: Shard) -> dict[str, int]:
     if shard.policy:
         from bridgevla_ros.training.data_dagger import OwnStage
 
-        stage = _STAGE.get("own") or OwnStage(Path(shard.policy))
-        _STAGE["own"] = stage
-        bank, ends = stage.bank(shard.seeds)
+        if "own" not in _STAGE:
+            _STAGE["own"] = OwnStage(Path(shard.policy))
+            atexit.register(_STAGE["own"].world.close)
+        bank, ends = _STAGE["own"].bank(shard.seeds)
     else:
         from bridgevla_ros.training.data_episodes import Stage, bank_of
 
-        demonstrator = _STAGE.get("demonstrator") or Stage()
-        _STAGE["demonstrator"] = demonstrator
-        records = [demonstrator.play(seed) for seed in shard.seeds]
+        if "demonstrator" not in _STAGE:
+            _STAGE["demonstrator"] = Stage()
+            atexit.register(_STAGE["demonstrator"].world.close)
+        records = [_STAGE["demonstrator"].play(seed) for seed in shard.seeds]
         ends = Counter(f"{r.task}: {r.failure or 'done'}" for r in records)
         bank = bank_of(records, {})
     meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": shard.policy}
@@ -89,13 +92,27 @@ def make(shard: Shard) -> dict[str, int]:
     return dict(ends)
 
 
-def _drop_parts(shard: Shard) -> None:
-    """Delete shards of earlier, smaller requests whose episodes are all in this one."""
+def _there(folder: Path, kind: str) -> dict[Path, set[int]]:
+    """Finished shards of a kind and the seeds in each."""
+    out = {}
+    for path in folder.glob(f"{kind}-*-*.npz"):
+        name, first, count = path.stem.rsplit("-", 2)
+        if name == kind and first.isdigit() and count.isdigit():
+            out[path] = set(range(int(first), int(first) + int(count)))
+    return out
+
+
+def is_made(shard: Shard) -> bool:
+    """Whether it is there, or a larger one that holds all of its episodes."""
     kind = shard.path.name.rsplit("-", 2)[0]
-    for other in shard.path.parent.glob(f"{kind}-*-*.npz"):
-        name, first, count = other.stem.rsplit("-", 2)
-        seeds = set(range(int(first), int(first) + int(count)))
-        if name == kind and other != shard.path and seeds <= set(shard.seeds):
+    return any(set(shard.seeds) <= seeds for seeds in _there(shard.path.parent, kind).values())
+
+
+def _drop_parts(shard: Shard) -> None:
+    """Delete shards of smaller requests whose episodes are all in this one."""
+    kind = shard.path.name.rsplit("-", 2)[0]
+    for other, seeds in _there(shard.path.parent, kind).items():
+        if other != shard.path and seeds <= set(shard.seeds):
             other.unlink()
 
 
@@ -107,7 +124,7 @@ def _quiet() -> None:
 
 def run(work: list[Shard], processes: int) -> Iterator[tuple[Shard, dict[str, int]]]:
     """Make what is not there yet; yields shards as they are done, in any order."""
-    todo = [s for s in work if not s.path.exists()]
+    todo = [s for s in work if not is_made(s)]
     if not todo:
         return
     todo[0].path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +149,7 @@ def generate(work: list[Shard], processes: int) -> Counter[str]:
     ends: Counter[str] = Counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     total = sum(len(s.seeds) for s in work)
-    there = sum(len(s.seeds) for s in work if s.path.exists())
+    there = sum(len(s.seeds) for s in work if is_made(s))
     with Progress(*columns) as progress:
         bar = progress.add_task("episodes", total=total, completed=there)
         for shard, found in run(work, processes):

@@ -1,0 +1,376 @@
+"""Episodes of the bank, what corrupts guidance, and the samples made of both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from bridgevla_ros.cli import main
+from bridgevla_ros.core.errors import BridgeError
+from bridgevla_ros.core.transforms import Array
+from bridgevla_ros.core.types import GripperEvent
+from bridgevla_ros.datasets.reading import open_dataset
+from bridgevla_ros.expert.config import ModelConfig
+from bridgevla_ros.expert.features import encode_action, first_gain
+from bridgevla_ros.training import data_generate
+from bridgevla_ros.training.data_bank import FIRST_SEED, LABELS, OBSERVED, OTHERS, Bank, from_rows, join
+from bridgevla_ros.training.data_corruption import (
+    Recipe,
+    horizontal_yaw,
+    keep_nearest,
+    position_errors,
+    wrap,
+)
+from bridgevla_ros.training.data_episodes import BANK_RADIUS, EpisodeRecord, Stage, bank_of
+from bridgevla_ros.training.data_faults import DepthFaults, FaultyDepth
+from bridgevla_ros.training.data_guidance import DOWN, GuidanceLibrary
+from bridgevla_ros.training.episodes_sampling import STATE, Sampler, encode_yaw_action, turn
+
+MODEL = ModelConfig()
+CLEAR = Recipe(erase_share=0.0, blind_share=0.0, own_share=0.0)
+
+
+def cube_bank(frames: int = 4, yaw: float = 0.3, period: float = np.pi / 2, seed: int = 0) -> Bank:
+    """The surface of a 5 cm cube and of a neighbour 9 cm away, seen around the grasp of the first."""
+    rng = np.random.default_rng(seed)
+    turned = Rotation.from_euler("z", yaw).as_matrix()
+    rows, clouds = [], []
+    for i in range(frames):
+        contact = np.array([0.5, 0.1 * rng.uniform(-1, 1), 0.03])
+        own = rng.uniform(-0.025, 0.025, (160, 3)) @ turned.T + [0.0, 0.0, -0.005]
+        other = rng.uniform(-0.02, 0.02, (60, 3)) + np.array([0.09, 0.0, -0.005])
+        off = rng.normal(0.0, 0.01, 3)
+        others = np.full((OTHERS, 2), np.nan)
+        others[0] = contact[:2] + np.array([0.09, 0.0])
+        pose = np.concatenate([contact, Rotation.from_matrix(turned @ DOWN).as_quat()])
+        rows.append(
+            {
+                "stamp": 0.2 * i, "camera": [1.1, 0.0, 0.7, 0.0, 0.0, 0.0, 1.0], "joints": np.zeros(7),
+                "joint_velocity": np.zeros(7), "tcp": [*contact[:2], 0.11, 0.0, 0.0, 0.0, 1.0],
+                "twist": np.zeros(6), "width": 0.085, "center": contact + off, "episode": FIRST_SEED + i,
+                "contact": 0, "event": int(GripperEvent.CLOSE), "pose": pose, "yaw_period": period,
+                "z_band": [0.02, 0.04], "others": others,
+            }
+        )  # fmt: skip
+        points = np.concatenate([own, other]) - off
+        clouds.append((points, np.zeros(220), np.arange(220) < 160))
+    return from_rows(rows, clouds, ["pick cube"] * frames, {})
+
+
+@pytest.fixture(scope="module")
+def library() -> GuidanceLibrary:
+    return GuidanceLibrary(6, 0, MODEL)
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.world.close()
+
+
+@pytest.fixture(scope="module")
+def record(stage: Stage) -> EpisodeRecord:
+    return stage.play(900_103)
+
+
+# -- episodes ------------------------------------------------------------------------------------
+
+
+def test_an_episode_repeats(stage: Stage, record: EpisodeRecord) -> None:
+    stage.play(900_104)  # another one between
+    a, b = bank_of([record], {}), bank_of([stage.play(900_103)], {})
+    assert len(a) > 3
+    for name in (*OBSERVED, *LABELS):
+        assert np.array_equal(a[name], b[name], equal_nan=True), name
+    assert np.array_equal(a.points, b.points)
+    assert np.array_equal(a.target, b.target)
+
+
+def test_labels_are_the_scenes_truth(stage: Stage, record: EpisodeRecord) -> None:
+    """Points called the target's lie about the contact; grasps end with the hand at the labelled pose."""
+    bank = bank_of([record], {})
+    assert record.failure == ""
+    seen = bank.targets() > 50
+    assert seen.mean() > 0.5
+    for frame in np.flatnonzero(seen):
+        points, _, own = bank.cloud(int(frame))
+        middle = (points[own, :2].min(axis=0) + points[own, :2].max(axis=0)) / 2
+        assert np.linalg.norm(middle - bank["pose"][frame, :2]) < 0.06
+    for contact in np.unique(bank["contact"]):
+        last = np.flatnonzero(bank["contact"] == contact)[-1]
+        ways = np.linalg.norm(bank["tcp"][:, :3] - bank["pose"][last, :3], axis=1)
+        assert ways[bank["contact"] == contact].min() < 0.06
+
+
+def test_observations_hold_no_truth(record: EpisodeRecord) -> None:
+    """The crop is centred beside the contact, as a planner would point; columns of truth are named so."""
+    bank = bank_of([record], {})
+    off = np.linalg.norm(bank["center"] - bank["pose"][:, :3], axis=1)
+    assert off.min() > 1e-3
+    assert not set(OBSERVED) & set(LABELS)
+    assert np.abs(bank.points).max() * 1.0 / 8192 <= BANK_RADIUS + 1e-3
+    inputs = set(STATE) | {"origin", "yaw"}
+    assert not inputs & set(LABELS)
+
+
+def test_generation_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_generate, "SHARD", 2)
+    first = FIRST_SEED + 700_101
+    work = data_generate.shards(tmp_path, first, 3)
+    assert [len(s.seeds) for s in work] == [1, 2]
+    assert sum(data_generate.generate(work, 1).values()) == 3
+    whole = Bank.load(tmp_path)
+    kept = work[0].path.stat().st_mtime_ns
+    work[1].path.unlink()
+    (tmp_path / f".{work[1].path.name}.1").write_bytes(b"half a shard of a killed process")
+    assert sum(data_generate.generate(work, 1).values()) == 2
+    assert work[0].path.stat().st_mtime_ns == kept
+    again = Bank.load(tmp_path)
+    assert np.array_equal(whole.points, again.points)
+    assert np.array_equal(whole["pose"], again["pose"])
+    data_generate.generate(data_generate.shards(tmp_path, first - 1, 3), 1)  # a wider request
+    assert sorted(p.name for p in tmp_path.glob("bank-*.npz")) == [
+        f"bank-{first - 1}-2.npz", f"bank-{first + 1}-2.npz",
+    ]  # fmt: skip
+
+
+def test_scenes_of_the_evaluation_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BridgeError, match="belongs to the evaluation"):
+        data_generate.shards(tmp_path, FIRST_SEED - 1, 1)
+    words = ["data", "generate", "--seed", "1000", "--output", str(tmp_path)]
+    assert main(words) == 2
+    assert "belongs to the evaluation" in capsys.readouterr().err
+    assert main(["data", "info", str(tmp_path)]) == 2
+    assert "no shards" in capsys.readouterr().err
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    cube_bank().save(tmp_path / "bank-200000-4.npz")
+    raw = (tmp_path / "bank-200000-4.npz").read_bytes()
+    (tmp_path / "bank-200004-4.npz").write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(BridgeError, match="is damaged"):
+        Bank.load(tmp_path)
+
+
+def test_faults_stay_within_what_they_say() -> None:
+    clean = np.full((120, 160), 0.9, np.float32)
+    faulty = FaultyDepth(DepthFaults(scale=0.2, step=0.005, valid=0.5), 3)
+    out = faulty.apply(clean)
+    assert 0.4 < np.isfinite(out).mean() < 0.55
+    seen = out[np.isfinite(out)]
+    assert np.abs(seen / 0.005 - np.round(seen / 0.005)).max() < 1e-3
+    assert np.array_equal(out, FaultyDepth(faulty.faults, 3).apply(clean), equal_nan=True)
+    poor = FaultyDepth(DepthFaults(dropped=0.4), 5)
+    assert 0.5 < np.mean([poor.arrives() for _ in range(400)]) < 0.7
+
+
+# -- the bank ------------------------------------------------------------------------------------
+
+
+def test_a_bank_is_read_as_it_was_written(tmp_path: Path) -> None:
+    bank = cube_bank(5)
+    bank.save(tmp_path / "bank-1-5.npz")
+    back = Bank.load(tmp_path)
+    for name in (*OBSERVED, *LABELS):
+        assert np.array_equal(bank[name], back[name], equal_nan=True)
+    assert np.array_equal(bank.points, back.points)
+    assert np.array_equal(bank.target, back.target)
+    train, held = join([bank, bank]).split(0.2)
+    assert not set(train["episode"]) & set(held["episode"])
+    assert len(train) + len(held) == 10
+    chosen = bank.select(np.array([3, 1]))
+    assert np.array_equal(chosen.cloud(1)[0], bank.cloud(1)[0])
+    assert chosen.targets().tolist() == [160, 160]
+
+
+@pytest.mark.parametrize("form", ["lerobot", "mcap"])
+def test_a_bank_is_exported(form: str, tmp_path: Path) -> None:
+    bank = cube_bank(3)
+    bank.save(tmp_path / "bank-1-3.npz")
+    output = tmp_path / "out"
+    assert main(["data", "export", str(output), "--bank", str(tmp_path), "--format", form]) == 0
+    data = open_dataset(output)
+    assert len(data.episodes) == 3
+    episode = data.episode(1)
+    cloud, count = episode.columns["observation.cloud"][0], int(episode.columns["observation.cloud_count"][0])
+    points, _, own = bank.cloud(1)
+    assert count == 220
+    assert np.allclose(np.sort(cloud[:count, 0]), np.sort(points[:, 0]), atol=1e-5)
+    assert episode.columns["label.target"][0][:count].sum() == own.sum()
+    assert episode.task == "pick cube"
+
+
+# -- samples -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31))
+def test_labels_lead_to_the_true_contact(library: GuidanceLibrary, seed: int) -> None:
+    """Guided contact + label, turned back into the base frame, is the true pose (height within the band)."""
+    bank = cube_bank(4)
+    sampler = Sampler(bank, library, MODEL, CLEAR)
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(4, size=16)
+    error = rng.normal(0.0, 0.02, (16, 3))
+    origin, yaw = sampler._corrupt(rng, frames, error)
+    label = sampler.label(frames, origin, yaw, np.ones(16, bool))
+    there = origin + turn(label[:, :3].astype(float) * MODEL.position_limit, yaw)
+    short = np.abs(label[:, :3]).max(axis=1) < 1.0
+    truth = bank["pose"][frames, :3]
+    assert np.allclose(there[short, :2], truth[short, :2], atol=1e-5)
+    assert (there[short, 2] > 0.02 - 1e-5).all()
+    assert (there[short, 2] < 0.04 + 1e-5).all()
+    left = wrap(yaw + label[:, 3] * MODEL.rotation_limit - 0.3, np.full(16, np.pi / 2))
+    assert np.abs(left).max() < 1e-5
+
+
+def test_the_cloud_shows_what_the_label_says(library: GuidanceLibrary) -> None:
+    """The target's points, marked in truth, have their middle at the labelled correction."""
+    sampler = Sampler(cube_bank(4), library, MODEL, CLEAR)
+    batch = sampler.clouds(np.random.default_rng(1), 64)
+    assert batch.contact[:, 4].min() == 1.0
+    count = batch.target.sum(axis=1, keepdims=True)
+    middle = (batch.cloud[..., :2] * batch.target[..., None]).sum(axis=1) / count * 0.1
+    apart = np.linalg.norm(middle - batch.contact[:, :2] * MODEL.position_limit, axis=1)
+    assert np.median(apart) < 0.004
+    gain = batch.features[:, first_gain(MODEL) : first_gain(MODEL) + MODEL.horizon]
+    action = batch.action.reshape(64, MODEL.horizon, 10)
+    assert np.allclose(action[..., :3], gain[..., None] * batch.contact[:, None, :3], atol=1e-5)
+
+
+def test_without_a_visible_target_the_label_is_guidance(library: GuidanceLibrary) -> None:
+    recipe = dataclasses.replace(CLEAR, erase_share=1.0)
+    batch = Sampler(cube_bank(), library, MODEL, recipe).clouds(np.random.default_rng(0), 8)
+    assert batch.mask.any()  # the neighbour is still there
+    assert batch.target.sum() == 0.0
+    assert np.abs(batch.contact).max() == 0.0
+    assert np.abs(batch.action.reshape(8, 16, 10)[..., :9]).max() < 1e-6
+
+
+def test_the_state_tells_nothing_about_the_error(library: GuidanceLibrary) -> None:
+    """Otherwise the network copies its own last answer instead of looking."""
+    sampler = Sampler(cube_bank(), library, MODEL, Recipe())
+    batch = sampler.clouds(np.random.default_rng(0), 1500)
+    for axis in range(3):
+        assert abs(np.corrcoef(batch.features[:, 15 + axis], batch.contact[:, axis])[0, 1]) < 0.1
+
+
+def test_samples_repeat_and_are_seeded(library: GuidanceLibrary) -> None:
+    sampler = Sampler(cube_bank(), library, MODEL, Recipe())
+    a, b, c = (sampler.clouds(np.random.default_rng(s), 8) for s in (7, 7, 8))
+    assert all(np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
+    assert not np.array_equal(a.features, c.features)
+
+
+def moved(bank: Bank, yaw: float, shift: Array) -> Bank:
+    """All of a bank as a robot sees it whose base stands elsewhere."""
+    R = Rotation.from_euler("z", yaw)
+    columns = {name: values.copy() for name, values in bank.columns.items()}
+    for name in ("camera", "tcp", "pose"):
+        columns[name][:, :3] = R.apply(columns[name][:, :3]) + shift
+        columns[name][:, 3:] = (R * Rotation.from_quat(columns[name][:, 3:])).as_quat()
+    columns["center"] = (R.apply(columns["center"]) + shift).astype(np.float32)
+    flat = np.concatenate([columns["others"], np.zeros((len(bank), OTHERS, 1))], axis=2).reshape(-1, 3)
+    turned = (R.apply(np.nan_to_num(flat)) + shift).reshape(len(bank), OTHERS, 3)[..., :2]
+    columns["others"] = np.where(np.isnan(columns["others"]), np.nan, turned).astype(np.float32)
+    points = np.round(R.apply(bank.points)).astype(np.int16)
+    return dataclasses.replace(bank, columns=columns, points=points)
+
+
+@pytest.mark.parametrize("yaw", [0.7, -2.4])
+def test_a_turned_base_changes_nothing(library: GuidanceLibrary, yaw: float) -> None:
+    bank, shift = cube_bank(), np.array([0.1, -0.2, 0.0])
+    there = moved(bank, yaw, shift)
+    frames = np.arange(4)
+    error = np.array([[0.02, 0.01, 0.0], [0.0, -0.02, 0.01], [-0.03, 0.0, 0.0], [0.01, 0.01, -0.02]])
+    a = Sampler(bank, library, MODEL, CLEAR).clouds(np.random.default_rng(3), 4, frames, error)
+    turned = Rotation.from_euler("z", yaw).apply(error)
+    b = Sampler(there, library, MODEL, CLEAR).clouds(np.random.default_rng(3), 4, frames, turned)
+    assert np.allclose(a.contact, b.contact, atol=1e-4)
+    assert np.allclose(a.action, b.action, atol=1e-4)
+    assert np.allclose(a.features, b.features, atol=1e-3)
+    same = a.mask * b.mask  # a point on the crop's border may fall to the other side of it
+    assert same.sum() > 0.9 * a.mask.sum()
+
+
+def test_states_of_an_expert_come_as_they_were(library: GuidanceLibrary) -> None:
+    """Inputs of such a sample depend on what was recorded alone, the label on truth alone."""
+    bank = cube_bank(2)
+    own = {name: values[[3, 5]] for name, values in library.rows.items()}
+    shapes = {"tcp_position": 3, "linear_velocity": 3, "angular_velocity": 3}
+    own |= {name: np.full((2, n), 0.01) for name, n in shapes.items()}
+    own |= {name: np.full(2, 0.05) for name in ("gripper_width", "cloud_age", "guidance_age", "yaw")}
+    own["tcp_rotation"] = np.tile(DOWN, (2, 1, 1))
+    own["origin"] = bank["pose"][:, :3] + np.array([0.02, 0.0, 0.0])
+    own["frame"] = np.arange(2)
+    bank = dataclasses.replace(bank, own=own)
+    recipe = dataclasses.replace(CLEAR, own_share=1.0)
+    a = Sampler(bank, library, MODEL, recipe).clouds(np.random.default_rng(0), 6)
+    assert np.allclose(a.features[:, :3], 0.1)
+    columns = dict(bank.columns)
+    columns["pose"] = columns["pose"] + np.float32([0.01, 0, 0, 0, 0, 0, 0])
+    other = dataclasses.replace(bank, columns=columns, target=np.roll(bank.target, 50))
+    b = Sampler(other, library, MODEL, recipe).clouds(np.random.default_rng(0), 6)
+    assert np.array_equal(a.features, b.features)
+    assert np.array_equal(a.cloud, b.cloud)
+    assert not np.allclose(a.contact, b.contact)
+    assert bank.select(np.array([1])).own["frame"].tolist() == [0]
+
+
+# -- corruption ----------------------------------------------------------------------------------
+
+
+@given(st.floats(-0.07, 0.07), st.floats(-0.07, 0.07), st.floats(-3.0, 3.0))
+def test_guidance_names_what_it_is_nearest_to(x: float, y: float, heading: float) -> None:
+    """Of twins 10 cm apart the labelled one is the nearer one, always."""
+    twin = 0.1 * np.array([[[np.cos(heading), np.sin(heading)], [np.nan, np.nan]]])
+    error = keep_nearest(np.array([[x, y, 0.01]]), twin, 0.85)[0]
+    assert np.hypot(*error[:2]) <= 0.85 * np.hypot(*(error[:2] - twin[0, 0])) + 1e-9
+    if np.hypot(x, y) < 0.045:
+        assert np.allclose(error, [x, y, 0.01])
+
+
+def test_evaluation_errors_are_in_distribution() -> None:
+    """N(0, 2 cm) per axis and N(0, 10 degrees): two standard deviations are drawn often enough."""
+    rng, recipe = np.random.default_rng(0), Recipe()
+    ray = np.tile([0.6, 0.0, 0.8], (20_000, 1))
+    error = position_errors(rng, recipe, ray)
+    assert error.std(axis=0).min() > 0.015
+    assert np.mean(np.linalg.norm(error, axis=1) > 0.05) > 0.1
+    assert np.linalg.norm(error, axis=1).max() <= recipe.error_limit + 1e-9
+    along = np.abs(error @ ray[0]).mean()
+    assert along > 1.1 * np.abs(error[:, 1]).mean()
+    exact = position_errors(rng, recipe.at_noise_scale(0.10), ray)
+    assert abs(exact[:, 1].std() - 0.02) < 0.002
+    assert np.abs(position_errors(rng, recipe.scaled(0.0), ray)).max() == 0.0
+
+
+@given(st.floats(0.02, 3.1), st.floats(-3.1, 3.1))
+def test_actions_about_the_vertical_are_the_general_ones(width: float, angle: float) -> None:
+    angle = 0.15 * angle
+    position = np.array([[[0.01, -0.02, 0.03]]])
+    ours = encode_yaw_action(position, np.array([[angle]]), np.array([[0.02 * width]]), MODEL)
+    general = encode_action(position, np.array([[[0.0, 0.0, angle]]]), np.array([[0.02 * width]]), MODEL)
+    assert np.allclose(ours, general.reshape(1, -1), atol=1e-6)
+
+
+def test_yaw_of_a_tcp_that_looks_down_is_its_own() -> None:
+    yaws = np.array([-2.0, 0.0, 0.4, 3.0])
+    rotations = Rotation.from_euler("z", yaws[:, None]).as_matrix() @ DOWN
+    assert np.allclose(horizontal_yaw(rotations), yaws)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(-3, 3))
+def test_turn_keeps_heights_and_comes_back(vector: list[float], angle: float) -> None:
+    v = np.array([vector])
+    there = turn(v, np.array([angle]))
+    assert there[0, 2] == v[0, 2]
+    assert np.allclose(turn(there, np.array([-angle])), v, atol=1e-12)
