@@ -169,7 +169,7 @@ class Bank:
 
 def _read(path: Path) -> Bank:
     try:
-        with np.load(path, allow_pickle=False) as data:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
             info = json.loads(data["info"].tobytes())
             if info.get("format") != FORMAT:
                 raise BridgeError(
