@@ -93,7 +93,7 @@ class ModelConfig:
         encoder: "vote", "keypoints" or "maxpool"; ``denoiser``: "mlp" or "unet" (ADR 4).
         point_widths: Of the per-point MLP.
         heads: Soft keypoints of encoder "keypoints".
-        supports: Horizontal directions in which encoder "vote" feels how far the thing reaches.
+        supports: Horizontal directions in which encoder "vote" feels how far the thing reaches; 0: none.
         cloud_features: Free features of the cloud beside the contact estimate.
         width: Of the FiLM residual MLP, or of the U-Net's first stage; ``blocks``: of the MLP.
         conditioning_width: Of the conditioning vector.
@@ -114,7 +114,7 @@ class ModelConfig:
     denoiser: str = "mlp"
     point_widths: tuple[int, ...] = (64, 64, 96)
     heads: int = 16
-    supports: int = 16
+    supports: int = 0
     cloud_features: int = 64
     width: int = 256
     blocks: int = 4
