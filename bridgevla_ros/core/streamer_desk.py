@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.input_log import InputKind, InputLog, InputLogger
 from bridgevla_ros.core.kinematics import ArmModel
@@ -23,6 +24,21 @@ from bridgevla_ros.core.types import (
 # Progress goes out every second control period; a gripper command is repeated every tenth.
 _PROGRESS_EVERY = 2
 _GRIPPER_EVERY = 10
+
+
+@dataclass(frozen=True)
+class StreamerNodeConfig:
+    """Parameters of the node beside those of the streamer."""
+
+    robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file.")
+    command_mode: str = param(
+        "joint",
+        "What the arm obeys: joint trajectories, or end-effector poses; the other is telemetry.",
+        choices=("joint", "ee"),
+    )
+    realtime_priority: int = param(
+        0, "SCHED_FIFO priority of this process where permitted; 0 leaves it normal.", ge=0, le=90
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from bridgevla_ros.core.config import param
 from bridgevla_ros.core.input_log import InputKind, InputLog, InputLogger
 from bridgevla_ros.core.task_machine import Output, TaskConfig, TaskMachine
 from bridgevla_ros.core.types import DepthQuality, Guidance, Progress, WaypointPlan
+
+
+@dataclass(frozen=True)
+class TaskNodeConfig:
+    """Parameters of the node beside those of the task."""
+
+    seed: int = param(0, "Seed that goes with each plan request.", ge=0, le=2**31 - 1)
+    managed_nodes: tuple[str, ...] = param(
+        ("planner", "cropper", "trajectory", "action_expert"),
+        "Lifecycle nodes that are configured and activated, and again after they were restarted.",
+    )
 
 
 class TaskDesk:

@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 from bridgevla.msg import ActionChunk as ActionChunkMsg
@@ -25,30 +24,14 @@ from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
-from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer_config import StreamerConfig
-from bridgevla_ros.core.streamer_desk import StreamerDesk, StreamerOutput
+from bridgevla_ros.core.streamer_desk import StreamerDesk, StreamerNodeConfig, StreamerOutput
 from bridgevla_ros.core.types import ActionChunk, Progress
 from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import WARN, Diagnostics
 from bridgevla_ros.ros.spin import run_node
-
-
-@dataclass(frozen=True)
-class StreamerNodeConfig:
-    """Parameters of the node beside those of the streamer."""
-
-    robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file.")
-    command_mode: str = param(
-        "joint",
-        "What the arm obeys: joint trajectories, or end-effector poses; the other is telemetry.",
-        choices=("joint", "ee"),
-    )
-    realtime_priority: int = param(
-        0, "SCHED_FIFO priority of this process where permitted; 0 leaves it normal.", ge=0, le=90
-    )
 
 
 class ArmStreamerNode(Node):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 from bridgevla.action import ExecuteInstruction
 from bridgevla.msg import DepthQuality as DepthQualityMsg
@@ -19,9 +18,8 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
-from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.task_desk import TaskDesk
+from bridgevla_ros.core.task_desk import TaskDesk, TaskNodeConfig
 from bridgevla_ros.core.task_machine import TaskConfig, TaskResult, TaskStatus
 from bridgevla_ros.core.types import Lease, PlanRequest
 from bridgevla_ros.ros import clock, conversions, parameters, qos
@@ -30,17 +28,6 @@ from bridgevla_ros.ros.lifecycle_manager import LifecycleManager
 from bridgevla_ros.ros.spin import run_node
 
 _RATE = 50.0
-
-
-@dataclass(frozen=True)
-class TaskNodeConfig:
-    """Parameters of the node beside those of the task."""
-
-    seed: int = param(0, "Seed that goes with each plan request.", ge=0, le=2**31 - 1)
-    managed_nodes: tuple[str, ...] = param(
-        ("planner", "cropper", "trajectory", "action_expert"),
-        "Lifecycle nodes that are configured and activated, and again after they were restarted.",
-    )
 
 
 class TaskNode(Node):

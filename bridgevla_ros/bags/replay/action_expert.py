@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
@@ -81,7 +82,7 @@ class ExpertReplay:
             )
             return
         message = conversions.action_chunk_to_msg(actual, self._arm.joint_names, self._settings.base_frame)
-        again = conversions.action_chunk_from_msg(message, self._arm.joint_names)
+        again = conversions.action_chunk_from_msg(crossed(message), self._arm.joint_names)
         yield Answer(NODE, "action_chunk", item.index, expected.stamp, key, expected, again, message)
 
     def _fill(self, observer: Observer, expected: ActionChunk, key: str) -> list[Missing]:

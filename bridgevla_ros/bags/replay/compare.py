@@ -187,13 +187,13 @@ def _cloud(a: Cloud, b: Cloud) -> Iterator[Gap]:
     yield Gap("crop centre", _distance(one.mean(axis=0), two.mean(axis=0)))
     if np.array_equal(a.points_base, b.points_base):
         yield Gap("crop", 0.0)
-        yield Gap("point age", _largest(a.age - b.age))
+        yield Gap("point age", _largest(a.age.astype(np.float64) - b.age))
         return
     # Which points stand for a surface may change with the last bit of depth; the surface may not.
     there, matched = cKDTree(two).query(one)
     back, _ = cKDTree(one).query(two)
     yield Gap("crop", max(float(there.max()), float(back.max())))
-    yield Gap("point age", _largest(a.age - b.age[matched]))
+    yield Gap("point age", _largest(a.age.astype(np.float64) - b.age[matched]))
 
 
 def _quality(a: DepthQuality, b: DepthQuality) -> Iterator[Gap]:

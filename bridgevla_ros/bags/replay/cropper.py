@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
@@ -99,7 +100,7 @@ class CropperReplay:
         cloud, quality = made
         frame = self._recording.message(item).header.frame_id
         message = conversions.depth_quality_to_msg(quality, frame)
-        again = conversions.depth_quality_from_msg(message)
+        again = conversions.depth_quality_from_msg(crossed(message))
         yield Answer(
             NODE, "depth_quality", item.index, expected.stamp, key, expected, again, message, skip=skip
         )
@@ -191,7 +192,7 @@ class CropperReplay:
                 code = error.code
         quality = feed.refusal(code, expected.stamp, now)
         message = conversions.depth_quality_to_msg(quality, recording.message(item).header.frame_id)
-        again = conversions.depth_quality_from_msg(message)
+        again = conversions.depth_quality_from_msg(crossed(message))
         yield Answer(NODE, "depth_quality", item.index, expected.stamp, key, expected, again, message)
 
 

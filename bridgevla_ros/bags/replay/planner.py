@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
@@ -127,5 +128,5 @@ class PlannerReplay:
 
     def _answer(self, item: Item, expected: WaypointPlan, actual: WaypointPlan) -> Answer:
         message = conversions.waypoint_plan_to_msg(actual)
-        again = conversions.waypoint_plan_from_msg(message)
+        again = conversions.waypoint_plan_from_msg(crossed(message))
         return Answer(NODE, "plan", item.index, expected.stamp, expected.request_id, expected, again, message)

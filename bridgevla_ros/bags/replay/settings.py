@@ -16,6 +16,9 @@ from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 
+_FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides.", "diagnostic_updater.")
+"""Parameters of ROS itself."""
+
 
 class Settings:
     """Configs of nodes for one bag.
@@ -60,14 +63,13 @@ class Settings:
             self.notes.append(
                 f"the bag holds no parameters of {node}: config/bringup.yaml and defaults are used"
             )
-        strange = sorted(set(given) - known)
+        strange = sorted(n for n in set(given) - known if not n.startswith(_FOREIGN))
         if strange and node in self._recorded:
             self.notes.append(f"{node} had parameters that this version does not know: {', '.join(strange)}")
         recorded = {name: value for name, value in given.items() if name in known}
         if recorded.get("weights") and not _there(recorded["weights"]):
-            self.notes.append(
-                f"{node} used {recorded.pop('weights')}, which is not here: the shipped weights are used"
-            )
+            place = recorded.pop("weights")
+            self.notes.append(f"{node} used {place}, which is not here: the shipped weights are used")
         changed = self._overrides.get(node, {})
         unknown = sorted(set(changed) - known)
         if unknown:

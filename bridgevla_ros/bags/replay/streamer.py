@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.logged import Entry, Outputs, entries
 from bridgevla_ros.bags.replay.recording import Recording
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
@@ -102,7 +103,7 @@ class StreamerReplay:
             yield Answer(
                 NODE, "progress", -1 if item is None else item.index, progress.stamp, key,
                 None if item is None else conversions.progress_from_msg(self._progress.message(item)),
-                conversions.progress_from_msg(made), made,
+                conversions.progress_from_msg(crossed(made)), made,
             )  # fmt: skip
 
     def _command(self, command: ArmCommand, base: str) -> Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.logged import Entry, Outputs, entries
 from bridgevla_ros.bags.replay.recording import Recording
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
@@ -91,7 +92,7 @@ class TaskReplay:
         item = self._outputs[name].next(output.stamp)
         expected = None if item is None else _READ[name](self._recording.message(item))
         index = -1 if item is None else item.index
-        return Answer(NODE, name, index, output.stamp, key, expected, _READ[name](made), made)
+        return Answer(NODE, name, index, output.stamp, key, expected, _READ[name](crossed(made)), made)
 
     def _unmatched(self) -> Iterator[Answer]:
         """What was recorded and did not come again."""

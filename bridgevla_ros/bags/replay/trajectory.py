@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
@@ -73,5 +74,5 @@ class TrajectoryReplay:
         except BridgeError as error:
             actual = guide.refused(plan, error, now)
         made = conversions.guidance_to_msg(actual)
-        again = conversions.guidance_from_msg(made)
+        again = conversions.guidance_from_msg(crossed(made))
         yield Answer(NODE, "guidance", item.index, expected.stamp, expected.plan_id, expected, again, made)
