@@ -128,9 +128,9 @@ def check_features(features: Mapping[str, Feature]) -> None:
         raise _bad("a data set without features", "name at least one column")
     for name, feature in features.items():
         if name in RESERVED:
-            raise _bad(f"feature {name!r}", f"the format fills {', '.join(RESERVED)} itself")
+            raise _bad(f"the format fills {name!r} itself", f"leave out {', '.join(RESERVED)}")
         if "/" in name or not name:
-            raise _bad(f"feature {name!r}", "names hold no slash; parts are joined by dots")
+            raise _bad(f"no name for a feature: {name!r}", "names hold no slash; parts are joined by dots")
         if feature.dtype == "video":
             raise _bad(f"feature {name!r} is video", "write images: PNG loses nothing")
 
