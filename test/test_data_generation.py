@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,12 @@ from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import GripperEvent
+from bridgevla_ros.datasets.features import Feature
+from bridgevla_ros.datasets.lerobot_writer import LeRobotWriter
 from bridgevla_ros.datasets.reading import open_dataset
 from bridgevla_ros.expert.config import ModelConfig
 from bridgevla_ros.expert.features import encode_action, first_gain
-from bridgevla_ros.training import data_generate
+from bridgevla_ros.training import data_generate, data_trajectories
 from bridgevla_ros.training.data_bank import FIRST_SEED, LABELS, OBSERVED, OTHERS, Bank, from_rows, join
 from bridgevla_ros.training.data_corruption import (
     Recipe,
@@ -323,6 +326,56 @@ def test_states_of_an_expert_come_as_they_were(library: GuidanceLibrary) -> None
     assert np.array_equal(a.cloud, b.cloud)
     assert not np.allclose(a.contact, b.contact)
     assert bank.select(np.array([1])).own["frame"].tolist() == [0]
+
+
+# -- recorded paths ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", ["named after the hand", "named by element"])
+def test_recorded_paths_become_guidance(names: str, library: GuidanceLibrary, tmp_path: Path) -> None:
+    """Down, close, up, aside, open: the two places where the gripper moves are the contacts."""
+    times = np.arange(0.0, 8.0, 0.1)
+    knots = [0.0, 2.0, 3.0, 5.0, 6.0, 8.0]
+    z = np.interp(times, knots, [0.3, 0.02, 0.02, 0.25, 0.06, 0.06])
+    x = np.interp(times, knots, [0.4, 0.4, 0.4, 0.5, 0.6, 0.6])
+    width = np.interp(times, [0.0, 2.2, 2.8, 6.2, 6.8, 8.0], [0.08, 0.08, 0.03, 0.03, 0.08, 0.08])
+    position = np.stack([x, 0.0 * x, z], axis=1)
+    down = np.tile(Rotation.from_matrix(DOWN).as_quat(), (len(times), 1))
+    if names == "named after the hand":
+        features = {
+            "observation.tcp": Feature("float32", (7,)),
+            "observation.gripper": Feature("float32", unit="m"),
+        }
+        columns = {"observation.tcp": np.concatenate([position, down], axis=1), "observation.gripper": width}
+    else:
+        elements = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+        euler = Rotation.from_quat(down).as_euler("xyz")
+        features = {"observation.state": Feature("float32", (7,), elements)}
+        columns = {"observation.state": np.concatenate([position, euler, width[:, None]], axis=1)}
+    with LeRobotWriter(tmp_path / "paths", features, fps=10) as writer:
+        writer.add_episode(columns, "put it there", stamps=times)
+    path = next(data_trajectories.read_paths(tmp_path / "paths"))
+    guidance = data_trajectories.guidance_of(path)
+    assert guidance is not None
+    assert [e.name for e in guidance.events] == ["CLOSE", "OPEN"]
+    assert np.allclose(guidance.contact_position, [[0.4, 0.0, 0.02], [0.6, 0.0, 0.06]], atol=0.005)
+    assert guidance.duration < 7.0  # the rests are cut out
+    more = copy.copy(library)
+    more.rows = dict(library.rows)
+    before = len(more)
+    assert data_trajectories.extend(more, tmp_path / "paths", MODEL) == 1
+    new = more.rows["now"][before:]
+    assert len(new) > 10
+    assert np.linalg.norm(new, axis=1).max() < 0.4
+    closing = more.rows["event"][before:] == GripperEvent.CLOSE
+    assert np.linalg.norm(new[closing], axis=1).min() < 0.03
+
+
+def test_a_data_set_without_poses_is_refused(tmp_path: Path) -> None:
+    with LeRobotWriter(tmp_path / "x", {"speed": Feature("float32")}, fps=10) as writer:
+        writer.add_episode({"speed": np.zeros(3)}, "stand still")
+    with pytest.raises(BridgeError, match="no end-effector pose"):
+        next(data_trajectories.read_paths(tmp_path / "x"))
 
 
 # -- corruption ----------------------------------------------------------------------------------
