@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,11 @@ ARGUMENTS: tuple[Argument, ...] = (
         "use_sim_time", "auto", "Follow /clock instead of the system's clock; auto: as sim", ("auto", *YES_NO)
     ),
     Argument("namespace", "", "Namespace of every node, for several arms on one network"),
-    Argument("record", "", "Folder to record a bag (MCAP) of the run into; empty: no recording"),
+    Argument(
+        "record",
+        "",
+        "Record a bag (MCAP) of the run: true for a new folder in runs/, or a folder; empty or false: none",
+    ),
     Argument(
         "planner",
         "",
@@ -265,13 +270,21 @@ def build(given: Mapping[str, str], environment: Mapping[str, str] | None = None
         )
         for name in (("sim_arm",) if sim else ()) + tuple(n for n in NODES if n != "sim_arm")
     ]
-    if values["record"]:
-        folder = Path(values["record"]).expanduser().absolute()
+    folder = _record_folder(values["record"])
+    if folder is not None:
         recorder: tuple[tuple[str, Value], ...] = (("use_sim_time", use_sim_time), ("output", str(folder)))
-        nodes.insert(0, NodeSpec("recorder", "recorder", recorder, respawn=False))
+        nodes.insert(0, NodeSpec("recorder", "recorder", recorder, files, respawn=False))
     return Graph(
         tuple(nodes), _namespace(values["namespace"]), _environment(environment), values["log_level"]
     )
+
+
+def _record_folder(said: str) -> Path | None:
+    """Where to record: a folder that was named, a new one in runs/, or nowhere."""
+    if said.lower() in ("", "false"):
+        return None
+    name = f"runs/bag-{time.strftime('%Y%m%d-%H%M%S')}" if said.lower() == "true" else said
+    return Path(name).expanduser().absolute()
 
 
 def _namespace(name: str) -> str:

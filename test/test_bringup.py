@@ -52,7 +52,9 @@ def test_arguments_reach_the_parameters() -> None:
         == "ee"
     )
     assert graph.namespace == "/left"
+    recorder = graph.node("recorder")
     assert parameters(graph, "recorder")["output"] == str(Path("somewhere").absolute())
+    assert recorder.parameter_files == graph.node("task").parameter_files  # its compression, splits, limits
     words = bringup.ros_arguments(graph, graph.node("action_expert"))
     assert 'policy:="ik"' in words
     assert "__ns:=/left" in words
@@ -267,3 +269,11 @@ def test_nothing_is_left_behind_when_the_supervisor_is_ended(number: signal.Sign
     assert process.wait(10) == (0 if number != signal.SIGKILL else -signal.SIGKILL)
     process.stdout.close()
     assert eventually(lambda: not alive(pid))
+
+
+@pytest.mark.parametrize(("said", "recorded"), [("", False), ("false", False), ("true", True)])
+def test_recording_may_be_asked_for_without_a_name(said: str, recorded: bool) -> None:
+    graph = bringup.build({"record": said})
+    assert ("recorder" in [n.name for n in graph.nodes]) is recorded
+    if recorded:
+        assert Path(str(parameters(graph, "recorder")["output"])).parent == Path("runs").absolute()

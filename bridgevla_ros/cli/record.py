@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from pathlib import Path
 
 from bridgevla_ros.bags.recorder import RecorderConfig, fresh
 from bridgevla_ros.core import config as core_config
@@ -42,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="finish the bag when less disk space is free (%(default)s)",
     )
+    parser.add_argument(
+        "--measure",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="record nothing, but measure for so long whether 640x480 RGB-D at 30 Hz is kept on one core",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what --measure finds as JSON")
     parser.add_argument(
         "--recorder",
         choices=("auto", "rosbag2", "own"),
@@ -76,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0 when something was recorded, 1 when not or when it ended early, 2 when it could not start.
     """
+    if args.measure > 0.0:
+        from bridgevla_ros.bags import measure
+
+        return measure.report(args.measure, args.compression, args.json)
     try:
         config = config_of(args)
     except ConfigError as error:
