@@ -241,6 +241,15 @@ def test_an_arm_starts_where_the_scene_says(world: World) -> None:
     assert np.allclose(world.joint_state().position, scene.start, atol=2e-3)
 
 
+def test_a_look_changes_the_camera_and_not_the_things(world: World) -> None:
+    draw_episode(EpisodeSpec("lift", SEED), world)
+    before = world.scene
+    draw_episode(EpisodeSpec("lift", SEED, look="camera_angle"), world)
+    assert world.scene.objects == before.objects
+    turned = before.camera.pose.distance(world.scene.camera.pose)[1]
+    assert turned == pytest.approx(math.radians(30.0), abs=1e-6)
+
+
 def test_turning_a_knob_with_oracle_guidance_end_to_end() -> None:
     """Grip, turn and let go is a chain of contacts, through streamer and task machine."""
     result = run_episode(EpisodeSpec("turn", SEED, policy="ik", guidance="oracle"))
