@@ -180,8 +180,11 @@ def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> Rep
     runner: NodeReplay = getattr(module, _PARTS[node].name)(recording, settings, job.seed)
     tally.loading = time.perf_counter() - began
     began = time.perf_counter()
+    cut = float(bag.custom.get("bridgevla.trim.first_stamp", "0")) * 1e-9
     for answer in runner.answers():
-        if isinstance(answer, Missing):
+        if isinstance(answer, Missing) and answer.stamp < cut:
+            tally.skipped["it lies before what `bag trim` cut out"] += 1
+        elif isinstance(answer, Missing):
             result.missing.append(answer)
         elif isinstance(answer, Skipped):
             tally.skipped[answer.why] += 1
