@@ -2,9 +2,9 @@
 
 Kept are: every message of the window but pictures that no node looked at; what latched topics and /tf_static
 said before it; and, from before the window, each input that an output in the piece names by its stamp (image
-and cloud, joint states, progress, plan, guidance, request), with the transforms of that moment. What
-cropper and expert remembered at the cut goes along as an attachment, so that they replay from the first
-image on. Parameters, versions and the robot go along as well; uncommitted changes of the code do not.
+and cloud, joint states, progress, plan, guidance, request), with the transforms of that moment. The cropper
+remembers what the robot hides: depth images of so long before the window are kept too, or from where its
+memory was empty. Parameters, versions and the robot go along; uncommitted changes of the code do not.
 
 arm_streamer and task answer to everything that they took in since they last remembered nothing: the small
 topics are kept from there on, so that commands, leases and status replay too. --no-commands leaves that out.
@@ -28,6 +28,7 @@ from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.storage import Connection
 from bridgevla_ros.bags.writer import BagWriter
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.perception.config import CropperConfig
 
 COLOUR, COLOUR_INFO = "/camera/color/image_raw", "/camera/color/camera_info"
 DEPTH, DEPTH_INFO = "/camera/depth/image_raw", "/camera/depth/camera_info"
@@ -47,7 +48,6 @@ LOG_MARGIN = 1_000_000_000
 """Nanoseconds of receipt by which inputs may be recorded before the log that names them. Our choice."""
 SPARE = ("/tf", "/diagnostics", "/rosout", "/parameter_events")
 """Small topics that neither arm_streamer nor task takes in."""
-STATE = "replay_state.npz"
 NOTE = "bridgevla.trim"
 
 Needs = dict[str, set[int]]
@@ -117,10 +117,10 @@ def trim(
     kept |= index.latched_before(first)
     if commands:
         kept |= index.light_between(index.fresh_before(first), last)
-    missing = index.close(kept, first)
     first_stamp = index.first_stamp(kept, first)
-    from bridgevla_ros.bags.replay import replay_state
-
+    begin = index.remembered_since(first_stamp, round(_memory(bag) * 1e9))
+    kept |= index.crops(begin, first_stamp)
+    missing = index.close(kept, begin)
     custom = {k: v for k, v in bag.custom.items() if not k.startswith("bridgevla.")}
     with BagWriter(out, compression="zstd", custom=custom, distro=bag.metadata.distro) as writer:
         for name, values in _notes(bag.custom).items():
@@ -128,7 +128,7 @@ def trim(
         writer.note(
             NOTE,
             {
-                "first_stamp": str(first_stamp),
+                "first_stamp": str(begin),
                 "commands": str(commands).lower(),
                 "seconds": f"{(last - first) * 1e-9:.3f}",
                 **dict(about or {}),
@@ -137,9 +137,6 @@ def trim(
         for name, data in bag.attachments().items():
             if name.startswith("robot."):
                 writer.attach(name, "text/plain", data)
-        state = replay_state(bag, first_stamp * 1e-9)
-        if state:
-            writer.attach(STATE, "application/octet-stream", state)
         _copy(bag, kept, writer)
     return Trimmed(
         out,
@@ -150,6 +147,13 @@ def trim(
         (last - first) * 1e-9,
         tuple(missing),
     )
+
+
+def _memory(bag: Bag) -> float:
+    """Seconds for which the cropper of a recording remembers."""
+    parameters = bag.run.parameters if bag.run is not None else {}
+    values = next((v for node, v in parameters.items() if node.endswith("cropper")), {})
+    return float(values.get("memory", CropperConfig().memory))
 
 
 def _copy(bag: Bag, kept: set[int], writer: BagWriter) -> None:
@@ -184,6 +188,7 @@ class _Index:
         self._by_id: dict[tuple[str, str], int] = {}
         self._names: dict[int, tuple[Needs, list[tuple[str, str]]]] = {}
         self._fresh: list[tuple[str, int, int]] = []
+        self._crops: list[tuple[int, int, int]] = []
         for ordinal, record in enumerate(bag.records()):
             topic = record.connection.topic
             stamp = _stamp(record.data, self._stamp_at.get(topic, 0))
@@ -202,6 +207,8 @@ class _Index:
             self._by_id.setdefault((topic, getattr(message, own)), ordinal)
         if topic in NAMING:
             self._names[ordinal] = _named(topic, message)
+        if topic == "/depth_quality":
+            self._crops.append((_time(message.header.stamp), int(message.sequence), ordinal))
 
     def _note_log(self, topic: str, received: int, message: Any) -> None:
         """Remember where a node knew nothing: (topic, its receipt, one before its first entry)."""
@@ -253,11 +260,21 @@ class _Index:
             if first <= e.received <= last and self.light(e.topic) and e.topic not in SPARE
         }
 
-    def close(self, kept: set[int], first: int) -> list[str]:
+    def remembered_since(self, stamp: int, memory: int) -> int:
+        """Stamp (ns) of the oldest image that the cropper remembers at ``stamp``."""
+        before = [(at, number) for at, number, _ in self._crops if stamp - memory <= at <= stamp]
+        empty = [at for at, number in before if number == 0]
+        return max(empty) if empty else min([at for at, _ in before] or [stamp])
+
+    def crops(self, since: int, until: int) -> set[int]:
+        """What the cropper said of the images from one stamp to before another."""
+        return {ordinal for at, _, ordinal in self._crops if since <= at < until}
+
+    def close(self, kept: set[int], begin: int) -> list[str]:
         """Add to ``kept`` what its outputs name, and what those name; returns what is not there.
 
-        Outputs from before the window that are in the piece as inputs of others keep their own inputs only
-        where those are small.
+        Crops of images before ``begin`` (stamp, ns) are in the piece as inputs of others: their images are
+        not kept.
         """
         missing: list[str] = []
         moments: set[int] = set()
@@ -266,7 +283,7 @@ class _Index:
             ordinal = waiting.pop()
             entry = self.entries[ordinal]
             stamps, ids = self._names[ordinal]
-            early = entry.received < first and entry.topic in (CLOUD, "/depth_quality", "/action_chunk")
+            early = entry.stamp < begin and entry.topic in (CLOUD, "/depth_quality", "/action_chunk")
             found: set[int] = set()
             for topic, wanted in stamps.items():
                 for stamp in wanted:
