@@ -20,9 +20,10 @@ from bridgevla_ros.core.types import GripperEvent
 from bridgevla_ros.datasets.features import Feature
 from bridgevla_ros.datasets.lerobot_writer import LeRobotWriter
 from bridgevla_ros.datasets.reading import open_dataset
+from bridgevla_ros.expert.checkpoint import SHIPPED
 from bridgevla_ros.expert.config import ModelConfig
 from bridgevla_ros.expert.features import encode_action, first_gain
-from bridgevla_ros.training import data_generate, data_trajectories
+from bridgevla_ros.training import data_dagger, data_generate, data_trajectories
 from bridgevla_ros.training.data_bank import FIRST_SEED, LABELS, OBSERVED, OTHERS, Bank, from_rows, join
 from bridgevla_ros.training.data_corruption import (
     Recipe,
@@ -125,24 +126,51 @@ def test_observations_hold_no_truth(record: EpisodeRecord) -> None:
 
 
 def test_generation_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_generate, "SHARD", 2)
-    first = FIRST_SEED + 700_101
-    work = data_generate.shards(tmp_path, first, 3)
-    assert [len(s.seeds) for s in work] == [1, 2]
-    assert sum(data_generate.generate(work, 1).values()) == 3
+    monkeypatch.setattr(data_generate, "SHARD", 1)
+    first = FIRST_SEED + 700_106
+    work = data_generate.shards(tmp_path, first, 2)
+    assert sum(data_generate.generate(work, 1).values()) == 2
     whole = Bank.load(tmp_path)
     kept = work[0].path.stat().st_mtime_ns
     work[1].path.unlink()
     (tmp_path / f".{work[1].path.name}.1").write_bytes(b"half a shard of a killed process")
-    assert sum(data_generate.generate(work, 1).values()) == 2
+    assert sum(data_generate.generate(work, 1).values()) == 1
     assert work[0].path.stat().st_mtime_ns == kept
     again = Bank.load(tmp_path)
     assert np.array_equal(whole.points, again.points)
     assert np.array_equal(whole["pose"], again["pose"])
-    data_generate.generate(data_generate.shards(tmp_path, first - 1, 3), 1)  # a wider request
-    assert sorted(p.name for p in tmp_path.glob("bank-*.npz")) == [
-        f"bank-{first - 1}-2.npz", f"bank-{first + 1}-2.npz",
-    ]  # fmt: skip
+
+
+def test_no_episode_is_there_twice(tmp_path: Path) -> None:
+    """Requests overlap: a shard within a larger one is not made again, and goes when the larger one comes."""
+    larger, smaller = data_generate.shards(tmp_path, 200_000, 10) + data_generate.shards(tmp_path, 200_004, 2)
+    cube_bank(2).save(smaller.path)
+    assert data_generate.is_made(smaller)
+    assert not data_generate.is_made(larger)
+    cube_bank(10).save(larger.path)
+    data_generate.drop_parts(larger)
+    assert not smaller.path.exists()
+    assert data_generate.is_made(smaller)
+    own = data_generate.shards(tmp_path, 200_004, 2, "some/checkpoint")[0]
+    assert not data_generate.is_made(own)  # an expert's states are another thing
+
+
+def test_an_experts_states_are_labelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped expert acts for a few seconds: guided contact + label is the true contact."""
+    monkeypatch.setattr(data_dagger, "LIMIT", 4.5)
+    actor = data_dagger.OwnStage(SHIPPED)
+    bank, ends = actor.bank((FIRST_SEED + 700_011,))
+    actor.world.close()
+    assert sum(ends.values()) == 1
+    assert len(bank) == len(bank.own["frame"]) > 3
+    off = bank["pose"][:, :2] - bank.own["origin"][:, :2]
+    assert 0.001 < np.linalg.norm(off, axis=1).max() < 0.1  # a planner's error
+    assert np.ptp(bank.own["origin"][bank["contact"] == 0], axis=0).max() < 1e-6  # once a plan
+    points, _, target = bank.cloud(0)
+    assert target.sum() > 20
+    assert np.linalg.norm(points - bank.own["origin"][0], axis=1).max() < 0.121  # what the expert got
+    bank.save(tmp_path / "bank-own-1-1.npz")
+    assert np.array_equal(Bank.load(tmp_path).own["tcp_position"], bank.own["tcp_position"])
 
 
 def test_scenes_of_the_evaluation_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,7 +88,7 @@ def make(shard: Shard) -> dict[str, int]:
         bank = bank_of(records, {})
     meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": shard.policy}
     dataclasses.replace(bank, meta=meta).save(shard.path)
-    _drop_parts(shard)
+    drop_parts(shard)
     return dict(ends)
 
 
@@ -108,7 +108,7 @@ def is_made(shard: Shard) -> bool:
     return any(set(shard.seeds) <= seeds for seeds in _there(shard.path.parent, kind).values())
 
 
-def _drop_parts(shard: Shard) -> None:
+def drop_parts(shard: Shard) -> None:
     """Delete shards of smaller requests whose episodes are all in this one."""
     kind = shard.path.name.rsplit("-", 2)[0]
     for other, seeds in _there(shard.path.parent, kind).items():
