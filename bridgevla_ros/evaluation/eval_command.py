@@ -22,9 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         default="main",
-        choices=[*SUITES, "grounding", "robosuite"],
-        help=f"what to run. {described}; grounding: the planner's anchors alone; robosuite: five tasks "
-        "of that package, each with every seed (needs make setup-robosuite)",
+        choices=[*SUITES, "grounding", "gate", "robosuite"],
+        help=f"what to run. {described}; grounding: the planner's anchors alone; gate: good and wrong plans "
+        "before the plan gate; robosuite: five tasks of that package, each with every seed (needs make "
+        "setup-robosuite)",
     )
     parser.add_argument(
         "--probe",
@@ -98,6 +99,12 @@ def run(args: argparse.Namespace) -> int:
         args.episodes = DEFAULT_EPISODES if args.episodes is None else args.episodes
         args.seed = DEFAULT_SEED if args.seed is None else args.seed
         return run_grounding(args)
+    if args.probe is None and args.suite == "gate":
+        from bridgevla_ros.evaluation import gate
+
+        args.episodes = gate.DEFAULT_EPISODES if args.episodes is None else args.episodes
+        args.seed = 1000 if args.seed is None else args.seed
+        return gate.run(args)
     wrong = _wrong(args)
     if wrong:
         print(wrong)

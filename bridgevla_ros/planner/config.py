@@ -88,6 +88,12 @@ class PlannerConfig:
         unit="px",
         ge=1.0,
     )
+    semantic_limit: float = param(
+        0.05,
+        "Least probability, by the embedded model's eyes, that an anchor lies on what is named; 0: not asked",
+        ge=0.0,
+        le=1.0,
+    )
     max_condition: float = param(
         40.0, "Greatest condition number of the arm's Jacobian at a waypoint", ge=1.0
     )

@@ -16,16 +16,30 @@ from bridgevla_ros.planner.config import PlannerConfig
 PLACE_REPROJECTION = 3.0
 """A place is wide: its middle may lie this many times further from its anchor than a thing's."""
 
+NEAR_ANCHOR = 0.08
+"""Share of the image's width on each side of an anchor that ``check_depth`` looks at."""
+
+UNDER, MOST_UNDER = 0.015, 0.25
+"""Metres under the support, and the share of points there that is still believed (our choice)."""
+
+INTO_SUPPORT = 0.006
+"""Metres below the seen plane that the finger tips may reach: error of plane and grasp (our choice)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """What the checks look at: waypoints with their poses in the base frame, and anchors."""
+    """What the checks look at: waypoints with their poses in the base frame, and anchors.
+
+    Attributes:
+        support: Metres, height of the plane that things stand on, as seen.
+    """
 
     waypoints: tuple[Waypoint, ...]
     poses_base: tuple[Transform, ...]
     anchors: tuple[Keypoint, ...]
     intrinsics: CameraIntrinsics
     T_base_camera: Transform
+    support: float
 
 
 def check(draft: Draft, config: PlannerConfig, arm: ArmModel) -> tuple[str, ...]:
@@ -36,9 +50,10 @@ def check(draft: Draft, config: PlannerConfig, arm: ArmModel) -> tuple[str, ...]
     """
     check_finite(draft)
     check_workspace(draft, config)
+    check_support(draft, arm)
     check_reprojection(draft, config)
     check_reachable(draft, config, arm)
-    return ("finite", "workspace", "reprojection", "reachable")
+    return ("finite", "workspace", "support", "reprojection", "reachable")
 
 
 def check_finite(draft: Draft) -> None:
@@ -64,6 +79,46 @@ def check_workspace(draft: Draft, config: PlannerConfig) -> None:
                     unit="m",
                     remedy="move the thing or the place into the workspace",
                 )
+
+
+def check_depth(points_base: Array, support: float, anchors: tuple[Keypoint, ...]) -> None:
+    """Next to an anchor hardly anything is measured under what things stand on.
+
+    Args:
+        points_base: (H, W, 3) metres, NaN where depth fails.
+        support: Metres.
+        anchors: Of the plan.
+    """
+    reach = max(round(points_base.shape[1] * NEAR_ANCHOR), 1)
+    for anchor in anchors:
+        u, v = np.round(anchor.pixel).astype(int)
+        z = points_base[max(v - reach, 0) : v + reach + 1, max(u - reach, 0) : u + reach + 1, 2]
+        z = z[np.isfinite(z) & (z > support - 0.15)]  # what is lower lies beside the table
+        under = float((z < support - UNDER).mean()) if z.size else 0.0
+        if under > MOST_UNDER:
+            raise BridgeError(
+                ErrorCode.DEPTH_HOLE,
+                f"{100 * under:.0f}% of the points around {anchor.label!r} are measured under the table",
+                value=under,
+                limit=MOST_UNDER,
+                remedy="depth is wrong there: look for glass, reflections and a second depth camera",
+            )
+
+
+def check_support(draft: Draft, arm: ArmModel) -> None:
+    """The finger tips stay above what things stand on."""
+    for i, (waypoint, pose) in enumerate(zip(draft.waypoints, draft.poses_base, strict=True)):
+        lowest = float(arm.finger_tips(pose, waypoint.gripper_width)[:, 2].min())
+        if lowest < draft.support - INTO_SUPPORT:
+            raise BridgeError(
+                ErrorCode.COLLISION,
+                f"at waypoint {i} ({waypoint.kind.name.lower()}) the fingers would go "
+                f"{1000 * (draft.support - lowest):.0f} mm into the table",
+                value=lowest,
+                limit=draft.support - INTO_SUPPORT,
+                unit="m",
+                remedy="check the camera's calibration and depth, and the parameter table_height",
+            )
 
 
 def check_reprojection(draft: Draft, config: PlannerConfig) -> None:

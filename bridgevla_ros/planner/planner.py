@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from bridgevla_ros.planner.language import normalise, split_clauses
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.place import place, release
 
+if TYPE_CHECKING:
+    from bridgevla_ros.planner.witness import Witness
+
 RETRY_STEP = 0.004
 """Metres that a second and third try grasp lower."""
 
@@ -53,6 +57,7 @@ class Planner:
 
     Attributes:
         ledger: Where the time of the last plan went: understand, anchors, lift, waypoints, gate.
+        witness: The second opinion on anchors; None where it is switched off.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Planner:
         self.arm = ArmModel.load(config.robot) if arm is None else arm
         self._home = self.arm.fk(self.arm.home)
         self.ledger = Ledger()
+        self.witness = _witness(config, self.backend)
 
     def cancel(self) -> None:
         """End a plan that is being made, which is then refused as CANCELLED; from any thread."""
@@ -119,10 +125,18 @@ class Planner:
                     stops = self._from_geometry(request, found, lifted, cloud)
                 waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
             with ledger.section("gate"):
+                gate.check_depth(cloud.points, cloud.support, anchors)
                 draft = gate.Draft(
-                    waypoints, tuple(s.pose for s in stops), anchors, frame.intrinsics, T_base_camera
+                    waypoints,
+                    tuple(s.pose for s in stops),
+                    anchors,
+                    frame.intrinsics,
+                    T_base_camera,
+                    cloud.support,
                 )
                 gate.check(draft, self.config, self.arm)
+                if self.witness is not None:
+                    self.witness.check(frame, T_base_camera, clause, found)
         except BridgeError as error:
             return self.refusal(
                 request, error, frame.stamp, frame.intrinsics, T_base_camera, clauses=clauses,
@@ -304,6 +318,17 @@ def _check_depth(frame: RgbdFrame) -> None:
             limit=0.05,
             remedy="check the depth camera",
         )
+
+
+def _witness(config: PlannerConfig, backend: Backend) -> Witness | None:
+    """The embedded model's eyes: those of the backend where it is the embedded one."""
+    from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
+    from bridgevla_ros.planner.witness import Witness
+
+    if config.semantic_limit <= 0.0:
+        return None
+    eyes = backend if isinstance(backend, EmbeddedBackend) else EmbeddedBackend(PlannerConfig())
+    return Witness(eyes.model, eyes.encoder, config.semantic_limit)
 
 
 def _clause(clauses: tuple[str, ...], step: int) -> str:
