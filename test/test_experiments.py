@@ -1,0 +1,160 @@
+"""The commands from options to JSON, plot and report; what an episode tells is made up, all else is real."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridgevla_ros.evaluation import eval_command, experiment_trainings, experiments, rows
+from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
+
+# Development seeds: published figures begin at 1000.
+SEED = 900_000
+
+
+def wins(spec: EpisodeSpec) -> bool:
+    """The made-up world: noise hurts, ik more than the expert, and the third seed is hard."""
+    bad = 4 * min(spec.depth_noise, 0.5) + (0.5 if spec.policy == "ik" else 0.0) + 0.4 * (spec.seed % 3 == 2)
+    return bad < 0.8
+
+
+RUN: list[EpisodeSpec] = []
+STOP_AT = [-1]
+
+
+def made_up(spec: EpisodeSpec) -> dict[str, Any]:
+    """In place of an episode."""
+    if len(RUN) == STOP_AT[0]:
+        raise KeyboardInterrupt
+    RUN.append(spec)
+    good = wins(spec)
+    result = EpisodeResult(
+        spec.suite, spec.seed, spec.variant, spec.policy, spec.planner, "words", "red cube", "", good,
+        "" if good else "GRASP_FAILED", "", "", (), (), 1, 10.0, 5.0, "lift" if spec.seed % 2 else "stack",
+    )  # fmt: skip
+    return dataclasses.asdict(result)
+
+
+@pytest.fixture(autouse=True)
+def _no_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    RUN.clear()
+    STOP_AT[0] = -1
+    monkeypatch.setattr(rows, "episode", made_up)
+
+
+def parsed(module: Any, *words: str) -> argparse.Namespace:
+    """Options as the verb parses them."""
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return parser.parse_args([*words, "--workers", "1", "--pictures", "0", "--seed", str(SEED)])
+
+
+def test_a_suite_that_was_killed_goes_on_and_tells_the_same(tmp_path: Path) -> None:
+    def words(name: str) -> list[str]:
+        report = str(tmp_path / f"{name}.html")
+        figures = str(tmp_path / f"{name}.json")
+        return ["--suite", "mid", "--policy", "all", "--episodes", "6", "--json", figures, "--report", report]
+
+    assert eval_command.run(parsed(eval_command, *words("whole"))) == 0
+    assert len(RUN) == 18
+    RUN.clear()
+    STOP_AT[0] = 7
+    with pytest.raises(KeyboardInterrupt):
+        eval_command.run(parsed(eval_command, *words("killed")))
+    STOP_AT[0] = -1
+    assert eval_command.run(parsed(eval_command, *words("killed"))) == 2  # not without --resume
+    assert len(RUN) == 7
+    assert eval_command.run(parsed(eval_command, *words("killed"), "--resume")) == 0
+    assert len(RUN) == 18
+    whole, killed = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("whole", "killed"))
+    assert whole["rows"] == killed["rows"]
+    assert whole["differences"] == killed["differences"]
+    assert not list(tmp_path.glob("*.journal.jsonl"))
+    expert = whole["rows"][0]
+    assert (expert["success_rate"], expert["episodes"]) == (1.0, 6)
+    assert whole["rows"][1]["failures"] == {"GRASP_FAILED": 2}
+    page = (tmp_path / "killed.html").read_text()
+    assert "expert minus ik" in page
+    assert "+33 points" in page
+
+
+def test_depth_noise_leaves_figures_plot_and_report(tmp_path: Path) -> None:
+    args = parsed(
+        experiments, "depth-noise", "--episodes", "3", "--json", str(tmp_path / "d.json"),
+        "--png", str(tmp_path / "d.png"), "--report", str(tmp_path / "d.html"),
+    )  # fmt: skip
+    assert experiments.run(args) == 0
+    assert len(RUN) == 4 * 3 * 3
+    assert {spec.planner for spec in RUN} == {"truth"}
+    document = json.loads((tmp_path / "d.json").read_text())
+    rates = {row["name"]: row["success_rate"] for row in document["rows"]}
+    assert rates["expert, 0"] == 1.0
+    assert rates["ik, 10 cm"] == 0.0
+    assert document["rows"][0]["settings"]["depth_noise"] == 0.0
+    assert (tmp_path / "d.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "d.html").read_text()
+    assert "RoboTwin" in page
+    assert "57%" in page  # the paper's own, beside ours
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Trainings that are done: folders with the curves that a training leaves."""
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "shard.npz").write_bytes(b"x")
+    best = {"appf": 4.0, "joint": 6.0, "clouds alone": 7.0}
+    names = [*best, *(f"{scale:.2f}" for scale in experiment_trainings.SCALES)]
+    for name in names:
+        folder = tmp_path / "runs" / name
+        (folder / "checkpoint").mkdir(parents=True)
+        (folder / "checkpoint" / "expert.json").write_text("{}")
+        low = best.get(name, 5.0)
+        curve = [
+            {"clouds": s, "held_out": {"pick_mm": low + 300 / s, "place_mm": low - s / 600, "over_10": 0.1}}
+            for s in (50, 100, 300, 600)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in curve) + '{"half')
+    monkeypatch.setattr(rows, "weights_sha256", lambda folder="": "0123456789abcdef" * 4)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "count"), [("appf", 4), ("noise-scale", 6)])
+def test_trainings_that_are_there_are_compared(trained: Path, name: str, count: int) -> None:
+    args = parsed(
+        experiments, name, "--episodes", "4", "--bank", str(trained / "bank"),
+        "--runs", str(trained / "runs"),
+        "--json", str(trained / "e.json"), "--png", str(trained / "e.png"),
+        "--report", str(trained / "e.html"),
+    )  # fmt: skip
+    assert experiments.run(args) == 0
+    assert len(RUN) == 4 * count
+    assert {s.guidance_noise for s in RUN} == {(0.02, 10.0)}
+    document = json.loads((trained / "e.json").read_text())
+    assert len(document["rows"]) == count
+    if name == "appf":
+        found = {r["metric"]: r for r in document["reached"]}
+        # appf: 4 + 300/s; joint at its best 6 + 300/600: first had at 300, not at 100.
+        assert (found["pick_mm"]["joint_steps"], found["pick_mm"]["appf_steps"]) == (600, 300)
+        assert not found["pick_mm"]["met"]
+        assert found["place_mm"]["met"]
+    else:
+        assert document["noise_unit_m"] == 0.2
+    assert "RoboTwin" in (trained / "e.html").read_text() or name == "appf"
+
+
+def test_a_training_that_fails_is_told_with_its_last_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "shard.npz").write_bytes(b"not an archive")
+    monkeypatch.setattr(experiment_trainings.sys, "executable", "/bin/false")
+    args = parsed(experiments, "appf", "--bank", str(tmp_path / "bank"), "--runs", str(tmp_path / "runs"))
+    assert experiments.run(args) == 2
+    said = capsys.readouterr().out
+    assert "training appf ended with 1" in said
+    assert "train.log" in said
