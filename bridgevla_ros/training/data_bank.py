@@ -132,10 +132,18 @@ class Bank:
         )  # fmt: skip
 
     def split(self, share: float) -> tuple[Bank, Bank]:
-        """To train on, and the share of episodes with the highest seeds, which only measure."""
-        seeds = np.unique(self.columns["episode"])
+        """To train on, and the share of demonstrated episodes with the highest seeds, which only measure.
+
+        States of experts are all trained on: their own errors make them no measure.
+        """
+        demonstrated = np.ones(len(self), bool)
+        if self.own:
+            demonstrated[self.own["frame"]] = False
+        if not demonstrated.any():
+            demonstrated[:] = True
+        seeds = np.unique(self.columns["episode"][demonstrated])
         first = seeds[-max(1, round(share * len(seeds)))]
-        held = self.columns["episode"] >= first
+        held = demonstrated & (self.columns["episode"] >= first)
         return self.select(~held), self.select(held)
 
     def save(self, path: Path) -> None:
