@@ -356,7 +356,7 @@ def test_states_of_an_expert_come_as_they_were(library: GuidanceLibrary) -> None
     assert bank.select(np.array([1])).own["frame"].tolist() == [0]
     train, held = join([cube_bank(10), bank]).split(0.1)
     assert len(train.own["frame"]) == 2
-    assert not held.own["frame"].size
+    assert not held.own
 
 
 # -- recorded paths ------------------------------------------------------------------------------

@@ -124,8 +124,9 @@ class Bank:
             new = np.full(len(self), -1, np.int64)
             new[chosen] = np.arange(len(chosen))
             kept = np.flatnonzero(new[self.own["frame"]] >= 0)
-            own = {name: values[kept] for name, values in self.own.items()}
-            own["frame"] = new[own["frame"]]
+            if len(kept):
+                own = {name: values[kept] for name, values in self.own.items()}
+                own["frame"] = new[own["frame"]]
         return Bank(
             {name: values[chosen] for name, values in self.columns.items()},
             self.points[index], self.age[index], self.target[index], self.classes, own, self.meta,
