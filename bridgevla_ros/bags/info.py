@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parameters", metavar="NODE", help="show the parameters of a node (all: of every one)"
     )
+    parser.add_argument("--check", action="store_true", help="read every message, to find all damage")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write everything as JSON (-: to the terminal)"
     )
@@ -87,7 +88,11 @@ def run(args: argparse.Namespace) -> int:
     """Show it; 0 for a whole bag, 1 for a damaged one."""
     console = wide_console()
     with console.status(f"reading {args.bag}"):
-        found = describe(Bag(args.bag, args.map))
+        bag = Bag(args.bag, args.map)
+        if args.check:
+            for _ in bag.messages():
+                pass
+        found = describe(bag)
     if args.json is not None:
         text = json.dumps(found, indent=2, default=str)
         if str(args.json) == "-":

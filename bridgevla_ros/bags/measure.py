@@ -95,7 +95,7 @@ def measure(seconds: float, compression: str = "none", core: int | None = None) 
             os.sched_setaffinity(recorder.pid, {chosen})
             said, used = _film(seconds, environment, psutil.Process(recorder.pid))
             recorder.send_signal(signal.SIGINT)
-            recorder.wait(60.0)
+            recorder.wait(PATIENCE)
         finally:
             if recorder.poll() is None:
                 recorder.kill()
@@ -196,7 +196,8 @@ def report(seconds: float, compression: str, path: Path | None = None) -> int:
     rate = found.recorded / 2 / found.seconds
     print(
         f"{found.recorded} of {found.published} frames in the bag ({WIDTH}x{HEIGHT} colour and depth at "
-        f"{rate:.1f} Hz, {found.megabytes_per_second:.0f} MB/s, compression {compression}); {found.lost} lost, "
+        f"{rate:.1f} Hz, {found.megabytes_per_second:.0f} MB/s, compression {compression}); "
+        f"{found.lost} lost, "
         f"{found.reported} reported as lost; {percent:.0f}% of one core; load {found.load:.1f}"
     )
     if found.late:

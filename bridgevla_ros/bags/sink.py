@@ -19,6 +19,9 @@ FLUSH_PERIOD = 0.5
 DISK_PERIOD = 1.0
 """Seconds between two looks at the free disk space."""
 
+HURRY = 0.1
+"""Part of the queue's limit from which on chunks are not compressed: a larger bag, but no lost frame."""
+
 Message = tuple[str, int, bytes]
 Command = Callable[[BagWriter], None]
 
@@ -110,6 +113,7 @@ class Sink:
             return
         topic, stamp, data = item
         self._done += len(data)
+        self._writer.hurry(self.waiting > HURRY * self._limit)
         if self.failure is None and self._guarded(lambda: self._writer.write(topic, stamp, data)):
             self.messages += 1
             self.bytes_written += len(data)

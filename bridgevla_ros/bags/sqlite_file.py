@@ -28,12 +28,10 @@ class SqliteFile:
         self.repeated_until = -1
         self.repeated: dict[str, int] = {}
         self._ids: dict[int, Connection] = {}
+        self.finished = self._has_log or path.stat().st_size >= _size_by_header(path)
         try:
             with closing(self._open()) as db:
                 self._read_topics(db)
-                pages = db.execute("PRAGMA page_count").fetchone()[0]
-                size = pages * db.execute("PRAGMA page_size").fetchone()[0]
-                self.finished = path.stat().st_size >= size or self._has_log
         except sqlite3.DatabaseError as error:
             if not self._ids:
                 raise BridgeError(
@@ -62,7 +60,11 @@ class SqliteFile:
                 return db
             except sqlite3.OperationalError:  # a read-only folder: the log cannot be opened
                 self._say("its write-ahead log cannot be read: the last messages may be missing")
-        return sqlite3.connect(f"{base}?immutable=1", uri=True)
+        db = sqlite3.connect(f"{base}?immutable=1", uri=True)
+        if not self.finished:
+            # Otherwise a file that is shorter than its header says is refused as a whole.
+            db.execute("PRAGMA writable_schema = ON")
+        return db
 
     def _read_topics(self, db: sqlite3.Connection) -> None:
         columns = {row[1] for row in db.execute("PRAGMA table_info(topics)")}
@@ -140,6 +142,16 @@ class SqliteFile:
     def attachments(self) -> dict[str, bytes]:
         """This format has none."""
         return {}
+
+
+def _size_by_header(path: Path) -> int:
+    """Bytes that a database file has by its header: page size (1 stands for 65536) times pages."""
+    with path.open("rb") as stream:
+        head = stream.read(32)
+    if len(head) < 32:
+        return 32
+    page = int.from_bytes(head[16:18], "big")
+    return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
 
 
 def _qos(text: str | None) -> tuple[Any, ...]:

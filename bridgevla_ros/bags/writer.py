@@ -31,6 +31,10 @@ MOST_REPEATED = 1000
 """Transforms of /tf_static come one message a broadcaster: distinct ones are all kept, up to this many."""
 
 
+_RECORD = 31
+"""Bytes of a message record beside its data."""
+
+
 class BagWriter:
     """Writes one bag.
 
@@ -69,6 +73,7 @@ class BagWriter:
         self.custom = dict(custom or {})
         self.distro = provenance.distro() if distro is None else distro
         self._compression = COMPRESSION[compression]
+        self._hurried = False
         self._split_bytes = split_bytes
         self._split_ns = int(split_seconds * 1e9)
         self._connections: dict[str, Connection] = {}
@@ -167,6 +172,7 @@ class BagWriter:
 
     def _begin_file(self, received: int) -> _File:
         """The next file: it begins with all that was said, and with the latched messages once more."""
+        self._hurried = False
         file = self._file = _File(self._path(len(self._files)), self._compression)
         before = received - 1
         repeated = {topic: str(len(messages)) for topic, messages in self._latched.items()}
@@ -197,6 +203,12 @@ class BagWriter:
     def size(self) -> int:
         """Bytes so far."""
         return self.written + (self._file.size if self._file is not None else 0)
+
+    def hurry(self, on: bool) -> None:
+        """Leave chunks uncompressed for as long as there is more to write than compression lets through."""
+        if on != self._hurried and self._file is not None:
+            self._hurried = on
+            self._file.set_compression(CompressionType.NONE if on else self._compression)
 
     def flush(self) -> None:
         """End the chunk and hand it to the system: what was written so far survives this process."""
@@ -255,7 +267,8 @@ class _File:
         self.last = max(self.last, received)
         self.count += 1
         self.counts[connection.topic] = self.counts.get(connection.topic, 0) + 1
-        self._pending = self._pending + len(data) if self._pending < CHUNK else len(data)
+        size = len(data) + _RECORD
+        self._pending = self._pending + size if self._pending < CHUNK else size
 
     def _add_channel(self, connection: Connection) -> int:
         schema = self._schemas.get(connection.msgtype)
@@ -275,6 +288,10 @@ class _File:
     def flush(self) -> None:
         self.mcap.flush()
         self._pending = 0
+
+    def set_compression(self, kind: CompressionType) -> None:
+        """Of chunks from now on. The format allows it; the library has no public word for it."""
+        self.mcap._Writer__compression = kind
 
     def finish(self, information: str) -> None:
         self.mcap.add_metadata("rosbag2", {"serialized_metadata": information})

@@ -1,0 +1,567 @@
+"""Bags written, split, cut, damaged, foreign: what can be read is read, and what is said about it is true."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+import zstandard
+from mcap.reader import make_reader
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
+from rosbags.interfaces import (
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import Reader, StoragePlugin
+from rosbags.rosbag2 import Writer as RosbagsWriter
+
+from bridgevla_ros.bags import rosbag2
+from bridgevla_ros.bags.definitions import definition, installed
+from bridgevla_ros.bags.digest import tasks
+from bridgevla_ros.bags.info import describe
+from bridgevla_ros.bags.mapping import TopicMapping
+from bridgevla_ros.bags.provenance import END, PARAMETERS, RUN, RunRecord
+from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.recorder import RecorderConfig
+from bridgevla_ros.bags.sink import Sink
+from bridgevla_ros.bags.stats import periods, statistics
+from bridgevla_ros.bags.writer import BagWriter
+from bridgevla_ros.cli import bag as bag_cli
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+
+START = 1_700_000_000_000_000_000
+MS = 1_000_000
+FOREVER = QosTime(2147483647, 4294967295)
+
+
+def qos(latched: bool = False) -> Qos:
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        FOREVER,
+        FOREVER,
+        QosLiveliness.AUTOMATIC,
+        FOREVER,
+        False,
+    )
+
+
+def make(msgtype: str, **values: Any) -> Any:
+    return installed().types[msgtype](**values)
+
+
+def cdr(message: Any) -> bytes:
+    return bytes(installed().serialize_cdr(message, message.__msgtype__))
+
+
+def header(stamp_ns: int, frame: str = "") -> Any:
+    stamp = make("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return make("std_msgs/msg/Header", stamp=stamp, frame_id=frame)
+
+
+def joints(stamp_ns: int, names: Sequence[str] = ("a", "b"), frame: str = "world") -> bytes:
+    state = make(
+        "sensor_msgs/msg/JointState",
+        header=header(stamp_ns, frame),
+        name=list(names),
+        position=np.arange(len(names), dtype=float) + stamp_ns % 97,
+        velocity=np.zeros(0),
+        effort=np.zeros(0),
+    )
+    return cdr(state)
+
+
+def text(words: str) -> bytes:
+    return cdr(make("std_msgs/msg/String", data=words))
+
+
+def write_plain(writer: BagWriter, count: int = 100) -> None:
+    """Joint states every 10 ms, 4 ms old; a latched word at the beginning and a third of the way."""
+    writer.add_type("/joint_states", "sensor_msgs/msg/JointState", qos=(qos(),))
+    writer.add_type("/word", "std_msgs/msg/String", qos=(qos(latched=True),))
+    writer.write("/word", START, text("first"))
+    for i in range(count):
+        at = START + 10 * i * MS
+        writer.write("/joint_states", at, joints(at - 4 * MS))
+        if i == count // 3:
+            writer.write("/word", at, text("second"))
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
+def test_what_is_written_is_read(tmp_path: Path, compression: str) -> None:
+    with BagWriter(tmp_path / "bag", compression=compression, custom={"who": "me"}) as writer:
+        write_plain(writer)
+        writer.note(RUN, RunRecord(version="9.9.9", robot="r").note())
+        writer.attach("robot.yaml", "text/plain", b"name: r")
+    bag = Bag(tmp_path / "bag")
+    got = [data for _, _, _, data in bag.raw(["/joint_states"])]
+    assert got == [joints(START + (10 * i - 4) * MS) for i in range(100)]
+    assert bag.topics() == {
+        "/joint_states": ("sensor_msgs/msg/JointState", 100),
+        "/word": ("std_msgs/msg/String", 2),
+    }
+    assert bag.bounds() == (START, START + 990 * MS)
+    assert bag.run is not None
+    assert (bag.run.version, bag.run.robot) == ("9.9.9", "r")
+    assert bag.custom["who"] == "me"
+    assert bag.attachments() == {"robot.yaml": b"name: r"}
+    assert bag.damage == []
+    later = [r.received for r in bag.records(["/joint_states"], START + 500 * MS, START + 600 * MS)]
+    assert later == [START + (500 + 10 * i) * MS for i in range(10)]
+    with Reader(tmp_path / "bag") as reader:  # what others read it with
+        assert reader.message_count == 102
+        assert sum(1 for _ in reader.messages()) == 102
+    with (tmp_path / "bag" / "bag_0.mcap").open("rb") as stream:
+        summary = make_reader(stream, validate_crcs=True).get_summary()
+        assert summary is not None
+        assert {c.compression for c in summary.chunk_indexes} == {
+            "" if compression == "none" else compression
+        }
+
+
+def test_metadata_has_every_field_of_version_9(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag", distro="jazzy") as writer:
+        write_plain(writer)
+    info = yaml.safe_load((tmp_path / "bag" / "metadata.yaml").read_text())["rosbag2_bagfile_information"]
+    assert list(info) == [
+        "version", "storage_identifier", "duration", "starting_time", "message_count",
+        "topics_with_message_count", "compression_format", "compression_mode", "relative_file_paths", "files",
+        "custom_data", "ros_distro",
+    ]  # fmt: skip
+    assert info["version"] == 9
+    assert info["duration"] == {"nanoseconds": 990 * MS}
+    assert info["starting_time"] == {"nanoseconds_since_epoch": START}
+    word = info["topics_with_message_count"][1]
+    assert word["message_count"] == 2
+    profile = word["topic_metadata"]["offered_qos_profiles"][0]
+    assert (profile["durability"], profile["reliability"]) == ("transient_local", "reliable")
+    assert word["topic_metadata"]["type_description_hash"].startswith("RIHS01_")
+
+
+def test_every_split_stands_alone(tmp_path: Path) -> None:
+    transforms = [
+        cdr(
+            make(
+                "tf2_msgs/msg/TFMessage",
+                transforms=[
+                    make(
+                        "geometry_msgs/msg/TransformStamped",
+                        header=header(START, "base"),
+                        child_frame_id=name,
+                        transform=make(
+                            "geometry_msgs/msg/Transform",
+                            translation=make("geometry_msgs/msg/Vector3", x=1.0, y=0.0, z=0.0),
+                            rotation=make("geometry_msgs/msg/Quaternion", x=0.0, y=0.0, z=0.0, w=1.0),
+                        ),
+                    )
+                ],
+            )
+        )
+        for name in ("camera", "table")
+    ]
+    with BagWriter(tmp_path / "bag", split_seconds=0.25) as writer:
+        writer.note(PARAMETERS, {"/planner": json.dumps({"seed": 3})})
+        writer.add_type("/tf_static", "tf2_msgs/msg/TFMessage", qos=(qos(latched=True),))
+        for data in transforms:  # two broadcasters
+            writer.write("/tf_static", START, data)
+        write_plain(writer)
+    bag = Bag(tmp_path / "bag")
+    assert len(bag.files) == 4
+    # As a whole: nothing twice.
+    assert bag.topics()["/tf_static"][1] == 2
+    assert [m.message.data for m in bag.messages(["/word"])] == ["first", "second"]
+    stamps = [r.received for r in bag.records(["/joint_states"])]
+    assert stamps == [START + 10 * i * MS for i in range(100)]
+    # Each alone: transforms and the last word are there before anything else, and what was noted.
+    for file, word in zip(bag.files, ("first", "first", "second", "second"), strict=True):
+        part = Bag(file)
+        assert [r.data for r in part.records(["/tf_static"])] == transforms
+        assert part.run is None
+        assert json.loads(part.custom[f"{PARAMETERS}./planner"]) == {"seed": 3}
+        first = next(part.messages(["/word"]))
+        assert first.message.data == word
+        assert first.received_ns <= part.bounds()[0] + 1  # type: ignore[index]
+        with Reader(file) as reader:
+            assert reader.message_count == sum(n for _, n in part.topics().values())
+    by_size = BagWriter(tmp_path / "by_size", split_bytes=3000)
+    write_plain(by_size)
+    by_size.close()
+    sizes = [f.stat().st_size for f in Bag(tmp_path / "by_size").files]
+    assert len(sizes) >= 3
+    assert sum(1 for _ in Bag(tmp_path / "by_size").raw(["/joint_states"])) == 100
+
+
+def test_a_cut_file_gives_all_up_to_the_cut(tmp_path: Path) -> None:
+    writer = BagWriter(tmp_path / "bag")
+    write_plain(writer)
+    writer.flush()
+    whole = (tmp_path / "bag" / "bag_0.mcap").read_bytes()
+    writer.write("/word", START + 2000 * MS, text("lost"))
+    writer.close()
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(whole + b"\x06\xff\xff\x00")  # the kill came inside of the next record
+    bag = Bag(cut)
+    assert sum(1 for _ in bag.raw(["/joint_states"])) == 100
+    assert [m.message.data for m in bag.messages(["/word"])] == ["first", "second"]
+    assert any("not finished" in line for line in bag.damage)
+    cut.write_bytes(whole[: len(whole) - 5000])
+    assert list(Bag(cut).raw()) == []  # all was in the one chunk
+    cut.write_bytes(b"")
+    assert Bag(cut).topics() == {}
+    cut.write_bytes(b"no such thing")
+    with pytest.raises(BridgeError, match="is no MCAP file"):
+        Bag(cut)
+
+
+def test_a_damaged_chunk_costs_only_itself(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / "bag") as writer:
+        write_plain(writer, 30)
+        writer.flush()
+        for i in range(30, 60):
+            writer.write("/joint_states", START + 10 * i * MS, joints(START + 10 * i * MS))
+        writer.flush()
+        for i in range(60, 90):
+            writer.write("/joint_states", START + 10 * i * MS, joints(START + 10 * i * MS))
+    file = tmp_path / "bag" / "bag_0.mcap"
+    with file.open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    middle = summary.chunk_indexes[1]
+    data = bytearray(file.read_bytes())
+    data[middle.chunk_start_offset + middle.chunk_length - 100] ^= 0xFF
+    file.write_bytes(data)
+    bag = Bag(tmp_path / "bag")
+    stamps = [r.received for r in bag.records(["/joint_states"])]
+    assert stamps == [START + 10 * i * MS for i in (*range(30), *range(60, 90))]
+    assert any("damaged" in line for line in bag.damage)
+    assert bag_cli.main(["info", str(tmp_path / "bag"), "--check"]) == 1
+    assert bag_cli.main(["stats", str(tmp_path / "bag")]) == 1
+
+
+def independent(
+    path: Path, names: dict[str, str], compression: CompressionType = CompressionType.ZSTD
+) -> None:
+    """A bag made with the public library alone, as another robot's recorder would."""
+    with path.open("wb") as stream:
+        writer = McapWriter(stream, compression=compression)
+        writer.start("ros2", "somebody else")
+        ids = {}
+        for topic, msgtype in names.items():
+            body = definition(installed(), msgtype)[0] if msgtype in installed().types else "float64 x\n"
+            schema = writer.register_schema(msgtype, "ros2msg", body.encode())
+            ids[topic] = writer.register_channel(topic, "cdr", schema)
+        for i in range(50):
+            at = START + 20 * i * MS
+            for topic, msgtype in names.items():
+                data = (
+                    joints(at, ("fr3_joint1", "fr3_joint2"), "fr3_link0")
+                    if msgtype == "sensor_msgs/msg/JointState"
+                    else b"\x00\x01\x00\x00" + np.float64(i).tobytes()
+                )
+                writer.add_message(ids[topic], at, data, at)
+        writer.finish()
+
+
+def test_another_robots_bag_reads_under_our_names(tmp_path: Path) -> None:
+    independent(tmp_path / "run.mcap", {"/cell1/fr3/joints": "sensor_msgs/msg/JointState"})
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text(
+        "namespace: /cell1\ntopics: {/joint_states: /fr3/joints}\nframes: {base_link: fr3_link0}\n"
+        "joints: {panda_joint1: fr3_joint1}\n"
+    )
+    bag = Bag(tmp_path / "run.mcap", mapping)
+    bag.require(["/joint_states"])
+    found = list(bag.messages(["/joint_states"]))
+    assert len(found) == 50
+    assert found[0].message.header.frame_id == "base_link"
+    assert found[0].message.name == ["panda_joint1", "fr3_joint2"]
+    again = bag.decode("sensor_msgs/msg/JointState", next(iter(bag.raw()))[3])  # the bytes are translated too
+    assert again.header.frame_id == "base_link"
+    with pytest.raises(BridgeError, match=r"lacks /camera.*it has /joint_states") as refused:
+        bag.require(["/joint_states", "/camera"])
+    assert refused.value.code == ErrorCode.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("topics: [a]", "ours: theirs"),
+        ("topic: {a: b}", "unknown section"),
+        ("topics: {/a: /x, /b: /x}", "stands for both"),
+        ("", "expected sections"),
+        ("a: [", "mapping file"),
+    ],
+)
+def test_a_wrong_mapping_file_is_refused(tmp_path: Path, said: str, why: str) -> None:
+    (tmp_path / "map.yaml").write_text(said)
+    with pytest.raises(BridgeError, match=why):
+        TopicMapping.load(tmp_path / "map.yaml")
+
+
+def test_unknown_types_and_wrong_names_are_said_and_the_rest_is_read(tmp_path: Path) -> None:
+    names = {
+        "/joint_states": "sensor_msgs/msg/JointState",
+        "/odd": "acme_msgs/msg/Odd",
+        "/x": "acme/msg/None",
+    }
+    independent(tmp_path / "run.mcap", names)
+    data = (tmp_path / "run.mcap").read_bytes()
+    assert data
+    bag = Bag(tmp_path / "run.mcap", TopicMapping(topics={"/odds": "/plan"}))
+    odd = [m.message.x for m in bag.messages(["/odd"])]  # its definition is in the bag
+    assert odd == [float(i) for i in range(50)]
+    assert any("/odds" in line and "/odd" in line for line in bag.damage)
+    foreign = tmp_path / "nodef"
+    with RosbagsWriter(foreign, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        known = writer.add_connection("/word", "std_msgs/msg/String", typestore=installed())
+        other = writer.add_connection("/odd", "acme_msgs/msg/Odd", msgdef="float64 x\n", rihs01="RIHS01_0")
+        writer.write(known, START, text("hello"))
+        writer.write(other, START, b"\x00\x01\x00\x00" + bytes(8))
+    database = next(foreign.glob("*.db3"))
+    with sqlite3.connect(database) as db:
+        db.execute("DELETE FROM message_definitions")
+    db.close()
+    bag = Bag(foreign)
+    assert [m.message.data for m in bag.messages()] == ["hello"]
+    assert any("/odd" in line and "unknown" in line for line in bag.damage)
+    with pytest.raises(BridgeError, match=r"unknown type acme_msgs/msg/Odd"):
+        list(bag.messages(["/odd"]))
+
+
+def test_a_type_of_another_name_and_an_older_definition(tmp_path: Path) -> None:
+    """Fields are taken over by name; those that the recorder did not know hold zero."""
+    old = "string task_id\nuint16 code\n"
+    with (tmp_path / "old.mcap").open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2", "older")
+        for name, topic in (("bridgevla/msg/TaskStatus", "/status"), ("acme/msg/State", "/state")):
+            schema = writer.register_schema(name, "ros2msg", old.encode())
+            channel = writer.register_channel(topic, "cdr", schema)
+            data = b"\x00\x01\x00\x00" + b"\x03\x00\x00\x00t1\x00\x00" + (30).to_bytes(2, "little")
+            writer.add_message(channel, START, data, START)
+        writer.finish()
+    mapping = TopicMapping(types={"acme/msg/State": "bridgevla/msg/TaskStatus"})
+    for item in Bag(tmp_path / "old.mcap", mapping).messages():
+        assert item.msgtype == "bridgevla/msg/TaskStatus"
+        assert (item.message.task_id, item.message.code) == ("t1", 30)
+        assert (item.message.retries, item.message.remedy, list(item.message.candidates)) == (0, "", [])
+        assert item.message.header.stamp.sec == 0
+
+
+def sqlite_bag(folder: Path, count: int = 2000) -> Path:
+    with RosbagsWriter(folder, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection(
+            "/joint_states", "sensor_msgs/msg/JointState", typestore=installed(), offered_qos_profiles=[qos()]
+        )
+        for i in range(count):
+            writer.write(connection, START + i * MS, joints(START + i * MS))
+    return next(folder.glob("*.db3"))
+
+
+def test_sqlite_bags_whole_and_cut(tmp_path: Path) -> None:
+    database = sqlite_bag(tmp_path / "bag")
+    bag = Bag(tmp_path / "bag")
+    assert bag.topics() == {"/joint_states": ("sensor_msgs/msg/JointState", 2000)}
+    assert bag.bounds() == (START, START + 1999 * MS)
+    assert bag.damage == []
+    assert [r.received for r in bag.records(None, START + 5 * MS, START + 7 * MS)] == [
+        START + 5 * MS,
+        START + 6 * MS,
+    ]
+    data = database.read_bytes()
+    database.write_bytes(data[: int(0.6 * len(data))])
+    cut = Bag(tmp_path / "bag")
+    stamps = [r.received for r in cut.records()]
+    assert 200 < len(stamps) < 2000
+    assert stamps[:200] == [START + i * MS for i in range(200)]
+    assert stamps == sorted(set(stamps))
+    assert any("damaged" in line for line in cut.damage)
+    database.write_bytes(b"SQLite format 3\x00" + bytes(100))
+    with pytest.raises(BridgeError, match="no readable rosbag2 database"):
+        Bag(tmp_path / "bag")
+
+
+def test_compressed_files_and_messages_of_rosbag2(tmp_path: Path) -> None:
+    independent(tmp_path / "run_0.mcap", {"/joint_states": "sensor_msgs/msg/JointState"})
+    packed = tmp_path / "packed" / "run_0.mcap.zstd"
+    packed.parent.mkdir()
+    packed.write_bytes(zstandard.compress((tmp_path / "run_0.mcap").read_bytes()))
+    assert Bag(packed.parent).topics()["/joint_states"][1] == 50
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[: len(whole) // 2])
+    assert Bag(packed.parent).damage  # and no exception
+    from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+
+    by_message = RosbagsWriter(tmp_path / "messages", version=9, storage_plugin=StoragePlugin.MCAP)
+    by_message.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
+    with by_message as writer:
+        connection = writer.add_connection("/word", "std_msgs/msg/String", typestore=installed())
+        writer.write(connection, START, text("small"))
+    assert [m.message.data for m in Bag(tmp_path / "messages").messages()] == ["small"]
+
+
+def test_a_full_disk_ends_the_bag_and_keeps_it(tmp_path: Path) -> None:
+    free = [10_000_000]
+    sink = Sink(BagWriter(tmp_path / "bag"), min_free=1_000_000, free=lambda folder: free[0])
+    sink.do(lambda w: w.add_type("/word", "std_msgs/msg/String", qos=(qos(),)))
+    for i in range(5):
+        assert sink.put("/word", text(str(i)))
+    free[0] = 500_000
+    deadline = time.monotonic() + 20.0
+    while sink.failure is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert sink.failure is not None
+    assert (sink.failure.code, sink.failure.value, sink.failure.limit) == (ErrorCode.DISK_FULL, 0.0005, 0.001)
+    assert not sink.put("/word", text("late"))
+    sink.close()
+    bag = Bag(tmp_path / "bag")
+    assert [m.message.data for m in bag.messages()] == list("01234")
+    assert bag.damage == []
+    assert "DISK_FULL" in bag.custom[f"{END}.reason"]
+
+
+def test_under_pressure_the_bag_grows_instead_of_losing(tmp_path: Path) -> None:
+    """Chunks that there is no time to compress are written as they are, and read like the others."""
+    writer = BagWriter(tmp_path / "bag", compression="zstd")
+    writer.add_type("/word", "std_msgs/msg/String", qos=(qos(),))
+    for hurried in (False, True, False):
+        writer.hurry(hurried)
+        for i in range(10):
+            writer.write("/word", START + i, text("x" * 1000))
+        writer.flush()
+    writer.close()
+    with (tmp_path / "bag" / "bag_0.mcap").open("rb") as stream:
+        summary = make_reader(stream).get_summary()
+    assert summary is not None
+    assert [c.compression for c in summary.chunk_indexes] == ["zstd", "", "zstd"]
+    assert sum(1 for _ in Bag(tmp_path / "bag").messages()) == 30
+
+
+def test_statistics_against_what_is_known(tmp_path: Path) -> None:
+    """100 Hz, 4 ms old, 5 of 200 missing in one gap; and a simulation at half of real time."""
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add_type("/joint_states", "sensor_msgs/msg/JointState", qos=(qos(),))
+        for i in range(200):
+            if 100 <= i < 105:
+                continue
+            at = START + 10 * i * MS
+            writer.write("/joint_states", at, joints(at - 4 * MS))
+    found = statistics(Bag(tmp_path / "bag"))["topics"]["/joint_states"]
+    assert found["age_ms"] == {"p50": 4.0, "p99": 4.0, "max": 4.0}
+    assert found["rate_hz"] == pytest.approx(100.0, abs=0.01)
+    assert (found["gaps"], found["missing"], found["longest_gap_s"]) == (1, 5, 0.06)
+    assert found["jitter_ms"] == pytest.approx(0.0, abs=1e-3)
+    with BagWriter(tmp_path / "sim") as writer:
+        writer.add_type("/clock", "rosgraph_msgs/msg/Clock", qos=(qos(),))
+        writer.add_type("/joint_states", "sensor_msgs/msg/JointState", qos=(qos(),))
+        for i in range(100):
+            now = 5 * i * MS  # simulated
+            clock = make("rosgraph_msgs/msg/Clock", clock=header(now).stamp)
+            writer.write("/clock", START + 10 * i * MS, cdr(clock))
+            writer.write("/joint_states", START + 10 * i * MS, joints(now - 2 * MS if i else 0))
+    found = statistics(Bag(tmp_path / "sim"))
+    assert (found["clock"], found["real_time_factor"]) == ("simulated", 0.5)
+    assert found["topics"]["/joint_states"]["age_ms"]["p50"] == pytest.approx(2.0, abs=1e-3)
+    assert periods(np.cumsum(np.random.default_rng(0).exponential(1.0, 200))) == {}  # no period: no gaps
+
+
+def status(task: str, stage: int, code: int = 0) -> bytes:
+    from rosbags.interfaces import Nodetype
+
+    from bridgevla_ros.bags.definitions import _zero, ensure
+
+    ensure(installed(), "bridgevla/msg/TaskStatus")
+    message = _zero(installed(), Nodetype.NAME, "bridgevla/msg/TaskStatus")
+    message.task_id, message.stage, message.code = task, stage, code
+    message.instruction = f"do {task}"
+    return cdr(message)
+
+
+def test_tasks_and_their_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with BagWriter(tmp_path / "bag") as writer:
+        writer.add_type("/status", "bridgevla/msg/TaskStatus", qos=(qos(latched=True),))
+        for i, (task, stage, code) in enumerate(
+            [("t1", 1, 0), ("t1", 3, 0), ("t1", 7, 0), ("t2", 1, 0), ("t2", 8, 4), ("t3", 3, 0)]
+        ):
+            writer.write("/status", START + 100 * i * MS, status(task, stage, code))
+    found = tasks(Bag(tmp_path / "bag"))
+    assert [(t.task_id, t.result, t.code) for t in found] == [
+        ("t1", "done", "NONE"),
+        ("t2", "failed", "NO_TARGET"),
+        ("t3", "moving", "NONE"),
+    ]
+    assert found[0].ended - found[0].began == pytest.approx(0.2, abs=1e-3)
+    told = describe(Bag(tmp_path / "bag"))
+    assert [t["instruction"] for t in told["tasks"]] == ["do t1", "do t2", "do t3"]
+    assert bag_cli.main(["info", str(tmp_path / "bag")]) == 0
+    assert bag_cli.main(["stats", str(tmp_path / "bag"), "--json", "-"]) == 0
+    output = capsys.readouterr().out
+    assert "NO_TARGET" in output
+    assert (
+        bag_cli.main(
+            ["plot", str(tmp_path / "bag"), "-o", str(tmp_path / "p.png"), "--html", str(tmp_path / "p.html")]
+        )
+        == 0
+    )
+    assert (tmp_path / "p.png").stat().st_size > 10_000
+    assert "do t2" in (tmp_path / "p.html").read_text()
+
+
+def test_wrong_words_are_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bag_cli.main([]) == 2
+    assert bag_cli.main(["inof", "x"]) == 2
+    assert "did you mean info" in capsys.readouterr().err
+    assert bag_cli.main(["info", str(tmp_path / "nothing")]) == 2
+    assert "name a bag's folder" in capsys.readouterr().err
+
+
+def test_the_command_line_of_rosbag2(tmp_path: Path) -> None:
+    """Its construction only: rosbag2 is not installed where this was written."""
+    config = RecorderConfig(
+        output="x",
+        split_size=500,
+        split_duration=60.0,
+        compression="zstd",
+        exclude=("/parameter_events", "/c/*"),
+    )
+    words = rosbag2.command(config, Path("/bags/x"), Path("/bags/s.yaml"))
+    assert words[:3] == ["ros2", "bag", "record"]
+    value = {a: b for a, b in pairwise(words) if a.startswith("--")}
+    assert value["--storage"] == "mcap"
+    assert value["--output"] == "/bags/x"
+    assert value["--max-bag-size"] == "500000000"
+    assert value["--max-bag-duration"] == "60"
+    assert value["--exclude-regex"] == "^/parameter_events$|^/c/.*$"
+    assert yaml.safe_load(rosbag2.storage_settings(config))["compression"] == "Zstd"
+    prefix = tmp_path / "share/ament_index/resource_index/packages"
+    prefix.mkdir(parents=True)
+    assert not rosbag2.installed(str(tmp_path))
+
+
+def test_what_rosbag2_wrote_is_kept_when_we_add_to_it(tmp_path: Path) -> None:
+    from bridgevla_ros.bags import metadata
+
+    with RosbagsWriter(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/word", "std_msgs/msg/String", typestore=installed())
+        writer.write(connection, START, text("hello"))
+    metadata.add_custom(tmp_path / "bag", {f"{RUN}.version": "1.2.3"})
+    bag = Bag(tmp_path / "bag")
+    assert bag.run is not None
+    assert bag.run.version == "1.2.3"
+    with Reader(tmp_path / "bag") as reader:
+        assert reader.message_count == 1
