@@ -38,9 +38,14 @@ VERBS: tuple[Verb, ...] = (
     Verb("data", "bridgevla_ros.cli.data", "make episodes to train the expert on, export them, look at them"),
     Verb("dataset", "bridgevla_ros.cli.dataset", "data sets of episodes: from bags, to bags, what is in one"),
     Verb("eval", "bridgevla_ros.evaluation", "measure success over many scenes, by suite"),
-    Verb("experiment", "bridgevla_ros.evaluation.experiments", "the paper's experiments: a table and a plot each"),
+    Verb(
+        "experiment",
+        "bridgevla_ros.evaluation.experiments",
+        "the paper's experiments: a table and a plot each",
+    ),
     Verb("bench", "bridgevla_ros.evaluation.bench", "measure latency, part by part"),
     Verb("record", "bridgevla_ros.cli.record", "record the running graph into a bag (MCAP)"),
+    Verb("replay", "bridgevla_ros.cli.replay", "run this version on a bag's inputs, compare its outputs"),
     Verb("bag", "bridgevla_ros.cli.bag", "look at bags: info, stats, plot"),
 )
 

@@ -27,7 +27,9 @@ _SHORT = {"expert": "action_expert.weights", "planner": "planner.weights"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    parser.add_argument("bag", nargs="+", type=Path, help="folder of a bag, or its file; several for --what-if")
+    parser.add_argument(
+        "bag", nargs="+", type=Path, help="folder of a bag, or its file; several for --what-if"
+    )
     parser.add_argument(
         "--node",
         action="append",

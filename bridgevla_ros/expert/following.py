@@ -12,8 +12,9 @@ See ``features.py`` for the frames and the blend.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -140,6 +141,31 @@ class FollowPolicy:
         """What to add beyond following."""
         zero = np.zeros((self.model.horizon, 3))
         return Residual(zero, zero, scene.widths)
+
+    def remembered(self) -> dict[str, Any]:
+        """What the next chunk continues from, by name, as plain values and arrays; empty at the start."""
+        return {} if self._memory is None else vars(self._memory).copy()
+
+    def recall(self, remembered: Mapping[str, Any]) -> None:
+        """Go on from what ``remembered`` gave.
+
+        Raises:
+            BridgeError: BAD_INPUT where it is of another version.
+        """
+        self.reset()
+        if not remembered:
+            return
+        names = {field.name: field.type for field in fields(_Memory)}
+        if set(names) != set(remembered):
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"a policy's memory has {sorted(remembered)}; this version's has {sorted(names)}",
+            )
+        plain = {"str": str, "int": int, "float": float}
+        values: dict[str, Any] = {
+            name: plain.get(str(kind), np.asarray)(remembered[name]) for name, kind in names.items()
+        }
+        self._memory = _Memory(**values)
 
     def reset(self) -> None:
         """Forget what was commanded."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import fpsample
 import numpy as np
@@ -97,6 +98,25 @@ class Cropper:
         self._points = np.empty((0, 3), np.float32)
         self._seen = np.empty(0)
         self._shifts: deque[tuple[Array, Array]] = deque(maxlen=_POSTURES)
+
+    def remembered(self) -> dict[str, NDArray[Any]]:
+        """What later crops depend on, by name: points, when each was seen, postures and their shifts."""
+        return {
+            "points": self._points,
+            "seen": self._seen,
+            "postures": np.array([q for q, _ in self._shifts]),
+            "shifts": np.array([shift for _, shift in self._shifts]),
+            "stamp": np.array(self._stamp),
+            "sequence": np.array(self._sequence),
+        }
+
+    def recall(self, remembered: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what ``remembered`` gave."""
+        self.reset()
+        self._points = np.asarray(remembered["points"], np.float32).reshape(-1, 3)
+        self._seen = np.asarray(remembered["seen"], np.float64)
+        self._shifts.extend(zip(remembered["postures"], remembered["shifts"], strict=True))
+        self._stamp, self._sequence = float(remembered["stamp"]), int(remembered["sequence"])
 
     def warm_up(self) -> None:
         """Compile the kernels now (or load them from numba's cache), so that the first frame is on time."""

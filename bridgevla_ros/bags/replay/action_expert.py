@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
-from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.result import BEFORE, Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.bags.replay.state import first_stamp, read_state
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.types import ActionChunk, Guidance
 from bridgevla_ros.expert.config import ExpertConfig
@@ -26,7 +28,14 @@ NEEDS = ("guidance", "progress", "joint_states")
 
 
 class ExpertReplay:
-    """Runs the policy once more, with a memory of its own."""
+    """Runs the policy once more, with a memory of its own.
+
+    Attributes:
+        until: Seconds; outputs from there on are left alone.
+        weights: Source -> (recorded, present) SHA-256.
+    """
+
+    NODE, NEEDS = NODE, NEEDS
 
     def __init__(self, recording: Recording, settings: Settings, seed: int | None) -> None:
         self._recording, self._seed = recording, seed
@@ -36,6 +45,9 @@ class ExpertReplay:
         self._policy.warm_up()
         self._guidance: dict[str, Guidance] = {}
         self._at = ("", -1)  # guidance and sequence that the memory belongs to
+        self._first = first_stamp(recording.bag)
+        self._state = read_state(recording.bag, NODE)
+        self.until = math.inf
         self.weights: dict[str, tuple[str, str]] = {}
 
     def answers(self) -> Iterator[Answer | Missing | Skipped]:
@@ -49,6 +61,11 @@ class ExpertReplay:
             if math.isnan(expected.computed_at):
                 yield Skipped(NODE, "recorded before outputs named their inputs")
                 continue
+            if expected.stamp >= self.until:
+                return
+            if expected.stamp < self._first:
+                yield Skipped(NODE, BEFORE)
+                continue
             self.weights[expected.source] = (expected.model_sha256, self._policy.model_sha256)
             yield from self._again(item, expected)
 
@@ -56,6 +73,9 @@ class ExpertReplay:
         key = f"{expected.guidance_id} chunk {expected.sequence}"
         if expected.sequence == 0:
             self._policy.reset()
+        elif self._state and self._fits(expected):
+            self._policy.recall({name: value[()] for name, value in self._state.items()})
+            self._state = {}
         elif self._at != (expected.guidance_id, expected.sequence - 1):
             yield Skipped(NODE, "the chunks before it are not in the bag")
             return
@@ -84,6 +104,18 @@ class ExpertReplay:
         message = conversions.action_chunk_to_msg(actual, self._arm.joint_names, self._settings.base_frame)
         again = conversions.action_chunk_from_msg(crossed(message), self._arm.joint_names)
         yield Answer(NODE, "action_chunk", item.index, expected.stamp, key, expected, again, message)
+
+    def state(self) -> dict[str, Any]:
+        """What the next chunk continues from; empty where it is not known."""
+        return self._policy.remembered() if self._at[0] else {}
+
+    def _fits(self, expected: ActionChunk) -> bool:
+        """Whether the state is that of the chunk before."""
+        state = self._state
+        return (str(state["guidance_id"]), int(state["sequence"])) == (
+            expected.guidance_id,
+            expected.sequence,
+        )
 
     def _fill(self, observer: Observer, expected: ActionChunk, key: str) -> list[Missing]:
         """Give the observer what the chunk names; what is not in the bag is returned."""

@@ -120,6 +120,12 @@ def differences(
     return found, seen, exact
 
 
+def spatial(answer: Answer) -> bool:
+    """Whether an output has a place that can be drawn."""
+    kinds = (WaypointPlan, Guidance, Cloud, ActionChunk)
+    return isinstance(answer.expected, kinds) or isinstance(answer.actual, kinds)
+
+
 def gaps(answer: Answer) -> Iterator[Gap]:
     """All compared quantities of an output."""
     if answer.actual is None and answer.expected is None:

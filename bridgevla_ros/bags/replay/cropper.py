@@ -13,8 +13,9 @@ from typing import Any
 
 from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
-from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.result import BEFORE, Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.bags.replay.state import first_stamp, read_state
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import Cloud, DepthQuality, Guidance
 from bridgevla_ros.perception.config import CropperConfig
@@ -32,7 +33,14 @@ _WAITED = (ErrorCode.NO_TRANSFORM, ErrorCode.SENSOR_LOST)
 
 
 class CropperReplay:
-    """Crops once more, with a memory of its own."""
+    """Crops once more, with a memory of its own.
+
+    Attributes:
+        until: Seconds; outputs from there on are left alone.
+        weights: None.
+    """
+
+    NODE, NEEDS = NODE, NEEDS
 
     def __init__(self, recording: Recording, settings: Settings, seed: int | None) -> None:
         self._recording = recording
@@ -44,6 +52,9 @@ class CropperReplay:
         self._known_since = math.inf  # stamp from which on no image was missed
         self._whole = False  # the memory began empty or as the recorded one was
         self._next = -1
+        self._first = first_stamp(recording.bag)
+        self._state = read_state(recording.bag, NODE)
+        self.until = math.inf
         self.weights: dict[str, tuple[str, str]] = {}
 
     def answers(self) -> Iterator[Answer | Missing | Skipped]:
@@ -60,6 +71,11 @@ class CropperReplay:
         for item, expected in qualities:
             if math.isnan(expected.computed_at):
                 yield Skipped(NODE, _UNTOLD)
+                continue
+            if expected.stamp >= self.until:
+                return
+            if expected.stamp < self._first:
+                yield Skipped(NODE, BEFORE)
                 continue
             image = images.of(expected.stamp)
             if not expected.joint_stamps:
@@ -110,11 +126,18 @@ class CropperReplay:
             now = conversions.cloud_from_msg(points)
             yield Answer(NODE, "cloud", recorded[-1].index, expected.stamp, key, there, now, points)
 
+    def state(self) -> dict[str, Any]:
+        """What is remembered now; empty where it is not known."""
+        return dict(self._cropper.remembered()) if self._whole else {}
+
     def _follow(self, expected: DepthQuality) -> None:
         """Keep the memory in step with the recorded one."""
         if expected.sequence == 0:
             self._cropper.reset()
             self._whole = True
+        elif self._state and int(self._state["sequence"]) == expected.sequence:
+            self._cropper.recall(self._state)
+            self._state, self._whole = {}, True
         elif expected.sequence != self._next:  # crops that the bag does not hold
             self._known_since, self._whole = math.inf, False
         self._next = expected.sequence + 1

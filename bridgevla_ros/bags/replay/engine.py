@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from bridgevla_ros.bags.mapping import TopicMapping
 from bridgevla_ros.bags.reader import Bag
-from bridgevla_ros.bags.replay.compare import differences
+from bridgevla_ros.bags.replay.compare import differences, spatial
 from bridgevla_ros.bags.replay.golden import Golden
 from bridgevla_ros.bags.replay.recording import Recording
 from bridgevla_ros.bags.replay.result import (
@@ -210,6 +211,10 @@ def _take(result: ReplayResult, tally: Tally, answer: Answer, same_machine: bool
     for quantity, (value, tolerance, unit) in seen.items():
         before = tally.largest.get(quantity, (0.0, tolerance, unit))[0]
         tally.largest[quantity] = (max(before, value), tolerance, unit)
+        tally.series.setdefault(quantity, []).append((answer.stamp, value))
+    if found and (tally.shown is None or (not spatial(tally.shown) and spatial(answer))):
+        # A message may not go from process to process.
+        tally.shown = replace(answer, message=None)
     room = LISTED - len(result.differences)
     result.differences += found[:room]
     if len(found) > room:

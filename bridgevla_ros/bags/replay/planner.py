@@ -9,8 +9,9 @@ from typing import Any
 
 from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
-from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.result import BEFORE, Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.bags.replay.state import first_stamp
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import PlanRequest, WaypointPlan
 from bridgevla_ros.planner.config import PlannerConfig
@@ -47,8 +48,11 @@ class PlannerReplay:
         looked = [plan for _, plan in plans if not math.isnan(plan.color_stamp)]
         colors = dict(recording.fetch("camera/color/image_raw", {p.color_stamp for p in looked}))
         depths = dict(recording.fetch("camera/depth/image_raw", {p.stamp for p in looked}))
-        requests = self._requests()
+        requests, first = self._requests(), first_stamp(recording.bag)
         for item, plan in plans:
+            if plan.stamp < first:
+                yield Skipped(NODE, BEFORE)
+                continue
             request = requests.get(plan.request_id)
             if request is None:
                 yield Missing(NODE, plan.stamp, plan.request_id, "plan_request", plan.request_id)

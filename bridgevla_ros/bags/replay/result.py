@@ -67,6 +67,10 @@ class Missing:
         return f"{self.node}: {self.key} needs {self.topic} of {self.wanted}, which is not in the bag"
 
 
+BEFORE = "before the piece that was cut out begins"
+"""Outputs that a piece of a recording holds only as inputs of others."""
+
+
 @dataclass(frozen=True)
 class Skipped:
     """An output that cannot be compared, and why."""
@@ -120,6 +124,8 @@ class Tally:
         largest: Quantity -> (largest difference seen, tolerance, unit), also within tolerance.
         seconds: Processor time of the replay, without loading.
         loading: Seconds for loading weights and compiling.
+        series: Quantity -> (stamp, difference) of each output, for the report.
+        shown: First differing output, of those with a place in space if there are any.
     """
 
     compared: Counter[str] = field(default_factory=Counter)
@@ -129,6 +135,8 @@ class Tally:
     largest: dict[str, tuple[float, float, str]] = field(default_factory=dict)
     seconds: float = 0.0
     loading: float = 0.0
+    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    shown: Answer | None = None
 
     @property
     def total(self) -> int:

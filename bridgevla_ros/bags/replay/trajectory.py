@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
-from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.result import BEFORE, Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.bags.replay.state import first_stamp
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.guiding import Guide, TrajectoryNodeConfig
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
@@ -37,6 +38,7 @@ class TrajectoryReplay:
         for item in recording.items("plan"):
             plan = conversions.waypoint_plan_from_msg(recording.message(item))
             plans.setdefault(plan.plan_id, []).append((item.received, plan))
+        first = first_stamp(recording.bag)
         for item in recording.items("guidance"):
             expected = conversions.guidance_from_msg(recording.message(item))
             if math.isnan(expected.computed_at):
@@ -44,10 +46,14 @@ class TrajectoryReplay:
                 continue
             known = plans.get(expected.plan_id, [])
             if not known:
-                yield Missing(NODE, expected.stamp, expected.plan_id, "plan", expected.plan_id)
+                gone = Missing(NODE, expected.stamp, expected.plan_id, "plan", expected.plan_id)
+                yield Skipped(NODE, BEFORE) if expected.stamp < first else gone
                 continue
             before = [plan for received, plan in known if received <= item.received]
-            yield from self._again(item, expected, (before or [plan for _, plan in known])[-1])
+            plan = (before or [plan for _, plan in known])[-1]
+            for answer in self._again(item, expected, plan):
+                cut = isinstance(answer, Missing) and expected.stamp < first
+                yield Skipped(NODE, BEFORE) if cut else answer
 
     def _again(
         self, item: Item, expected: Guidance, plan: WaypointPlan

@@ -1,0 +1,207 @@
+"""What if: the recorded settings (A) against changed ones (B), over many bags.
+
+Both are replayed on the same recorded inputs. The table tells, for each quantity, how far B's outputs lie
+from the recorded ones beyond A's: paired differences, one a bag, with an interval. What B does to the world
+is not known from a recording: inputs after B's first other command would have been others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from bridgevla_ros.bags.mapping import TopicMapping
+from bridgevla_ros.bags.replay.engine import replay
+from bridgevla_ros.bags.replay.result import ReplayResult
+from bridgevla_ros.core.errors import BridgeError
+
+_SAMPLES = 2000
+"""Bootstrap samples of an interval. Our choice."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity over all bags.
+
+    Attributes:
+        node, quantity, unit: What.
+        bags: In how many bags both sides have it.
+        a, b: Mean over bags of the mean difference from the recording.
+        paired: Mean of b - a over bags.
+        low, high: Its 95% interval by bootstrap over bags; NaN with fewer than three.
+    """
+
+    node: str
+    quantity: str
+    unit: str
+    bags: int
+    a: float
+    b: float
+    paired: float
+    low: float
+    high: float
+
+
+@dataclass
+class WhatIf:
+    """Outcome.
+
+    Attributes:
+        changes: What B changes, in words.
+        bags: Paths that both sides replayed.
+        refused: Path -> why it could not be replayed.
+        rows: By node and quantity.
+        outputs: Node -> (outputs compared, outputs of A that differ, of B that differ).
+    """
+
+    changes: list[str] = field(default_factory=list)
+    bags: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    outputs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        rows = [
+            {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in vars(row).items()}
+            for row in self.rows
+        ]
+        outputs = {
+            node: {"compared": n, "differing_a": a, "differing_b": b}
+            for node, (n, a, b) in self.outputs.items()
+        }
+        return {
+            "changes": self.changes,
+            "bags": self.bags,
+            "refused": self.refused,
+            "rows": rows,
+            "outputs": outputs,
+        }
+
+
+def compare_settings(
+    bags: Sequence[Path],
+    nodes: Sequence[str],
+    *,
+    overrides: Mapping[str, Any],
+    seed: int | None,
+    mapping: TopicMapping | Path | None = None,
+    processes: int = 1,
+    console: Console | None = None,
+) -> WhatIf:
+    """Replay each bag with its recorded settings and with changed ones.
+
+    Args:
+        bags: Folders of bags; a folder that holds bags stands for them.
+        nodes: As for ``replay``.
+        overrides: What B changes; A is as recorded.
+        seed: Of B; None for the recorded ones.
+        mapping: Names of another robot's bags.
+        processes: How many nodes side by side.
+        console: Shows progress.
+
+    Raises:
+        ConfigError: An override is unknown or not allowed.
+        BridgeError: BAD_INPUT for an unknown node.
+    """
+    outcome = WhatIf()
+    pairs: list[tuple[ReplayResult, ReplayResult]] = []
+    for bag in track(_expand(bags), "replaying", console=console, disable=console is None):
+        common = {"mapping": mapping, "processes": processes, "golden": False}
+        try:
+            a = replay(bag, nodes, **common)
+            b = replay(bag, nodes, overrides=overrides, seed=seed, **common)
+        except BridgeError as error:
+            outcome.refused[str(bag)] = error.message
+            continue
+        if a.impossible or b.impossible:
+            outcome.refused[str(bag)] = a.impossible or b.impossible
+            continue
+        outcome.bags.append(str(bag))
+        outcome.changes += [r for r in b.reasons if r not in outcome.changes and r not in a.reasons]
+        pairs.append((a, b))
+    _count(outcome, pairs)
+    _rows(outcome, pairs)
+    return outcome
+
+
+def _expand(bags: Sequence[Path]) -> list[Path]:
+    """Bags, with folders of bags opened."""
+    found: list[Path] = []
+    for path in bags:
+        inside = [path] if path.is_file() or any(path.glob("*.mcap")) or any(path.glob("*.db3")) else []
+        found += inside or sorted(
+            p for p in path.iterdir() if p.is_dir() and (any(p.glob("*.mcap")) or any(p.glob("*.db3")))
+        )
+    return found
+
+
+def _count(outcome: WhatIf, pairs: list[tuple[ReplayResult, ReplayResult]]) -> None:
+    for a, b in pairs:
+        for node, tally in a.tallies.items():
+            n, da, db = outcome.outputs.get(node, (0, 0, 0))
+            other = b.tallies[node]
+            outcome.outputs[node] = (n + tally.total, da + tally.differing, db + other.differing)
+
+
+def _rows(outcome: WhatIf, pairs: list[tuple[ReplayResult, ReplayResult]]) -> None:
+    means: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    for a, b in pairs:
+        for node, tally in a.tallies.items():
+            for quantity, series in tally.series.items():
+                other = b.tallies[node].series.get(quantity)
+                sides = [np.array([v for _, v in s]) for s in (series, other or [])]
+                if not len(sides[1]) or not all(np.isfinite(s).all() for s in sides):
+                    continue
+                key = (node, quantity, tally.largest[quantity][2])
+                means.setdefault(key, []).append((float(sides[0].mean()), float(sides[1].mean())))
+    rng = np.random.default_rng(0)
+    for (node, quantity, unit), values in means.items():
+        sides_ab = np.array(values)
+        paired = sides_ab[:, 1] - sides_ab[:, 0]
+        low = high = math.nan
+        if len(paired) >= 3:
+            drawn = rng.integers(0, len(paired), (_SAMPLES, len(paired)))
+            low, high = (float(x) for x in np.percentile(paired[drawn].mean(axis=1), (2.5, 97.5)))
+        mean = sides_ab.mean(axis=0)
+        outcome.rows.append(
+            Row(
+                node,
+                quantity,
+                unit,
+                len(paired),
+                float(mean[0]),
+                float(mean[1]),
+                float(paired.mean()),
+                low,
+                high,
+            )
+        )
+
+
+def show(outcome: WhatIf, console: Console) -> None:
+    """Print the table."""
+    for change in outcome.changes:
+        console.print(f"B: {change}", soft_wrap=True, markup=False)
+    for bag, why in outcome.refused.items():
+        console.print(f"left out: {bag}: {why}", soft_wrap=True, markup=False, style="red")
+    table = Table(box=None, pad_edge=False)
+    for name in ("node", "quantity", "bags", "A", "B", "B - A", "95% interval", "unit"):
+        table.add_column(name, justify="left" if name in ("node", "quantity", "unit") else "right")
+    for row in outcome.rows:
+        if row.a == row.b == 0.0:
+            continue
+        interval = "" if math.isnan(row.low) else f"{row.low:.3g} .. {row.high:.3g}"
+        numbers = (f"{row.a:.3g}", f"{row.b:.3g}", f"{row.paired:.3g}")
+        table.add_row(row.node, row.quantity, str(row.bags), *numbers, interval, row.unit)
+    console.print(table)
+    for node, (n, a, b) in outcome.outputs.items():
+        console.print(f"{node}: of {n} outputs {a} differ from the recording with A, {b} with B")
