@@ -11,17 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, WaypointKind
 from bridgevla_ros.simulation import assets
 from bridgevla_ros.simulation.demonstrator import (
     LOWEST_TCP,
     SAFE_HEIGHT,
+    Demonstrator,
     grasp_pose,
     near_home,
     place_pose,
     top_down,
 )
+from bridgevla_ros.simulation.judge import judge
 from bridgevla_ros.simulation.robot import GRIPPER_MAX_WIDTH
 from bridgevla_ros.simulation.scene import ObjectSpec, SceneSpec
 from bridgevla_ros.simulation.suites import Step, SuiteTask
@@ -117,6 +120,26 @@ def subgoal(world: World, task: SuiteTask, step: int) -> Subgoal:
         tuple(stop for stop, _ in stops),
         tuple(truth for _, truth in stops if truth is not None),
     )
+
+
+def perform(world: World, arm: ArmModel, task: SuiteTask) -> str:
+    """Carry a task out along straight lines between its waypoints; time passes in the world.
+
+    Shows that the physics allows it, without planner, policy or streamer.
+
+    Returns:
+        "" where the judge says that it is done, else "unreachable" or "missed".
+    """
+    hand = Demonstrator(world, arm)
+    for step in range(steps_total(task)):
+        for stop in subgoal(world, task, step).waypoints:
+            if not hand.move(stop.T_base_tcp):
+                return "unreachable"
+            if stop.event != _NONE:
+                world.command_gripper(stop.width)
+                world.step(0.9)
+    world.step(1.0)
+    return "" if judge(world, task.goals, task.instruction).done else "missed"
 
 
 # -- the scene as it is now --------------------------------------------------------------------------
