@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import time
@@ -12,7 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 import yaml
+from mcap.exceptions import McapError
+from mcap.reader import NonSeekingReader
 from rosbags.rosbag2 import Reader
 
 from bridgevla_ros.bags.definitions import make_typestore
@@ -54,8 +58,11 @@ def talker(node: Any) -> Callable[[], bool]:
     frame = np.arange(240 * 320 * 3, dtype=np.uint32).astype(np.uint8).reshape(240, 320, 3)
     count = 0
 
+    node.declare_parameter("answer", 42)
+
     def talk() -> bool:
         nonlocal count
+        rclpy.spin_once(node, timeout_sec=0.0)  # its parameter services
         quality = DepthQuality(count / 100, 0.9, 0.8, 0.01, 512, 0.001, 0.002)
         qualities.publish(conversions.depth_quality_to_msg(quality))
         images.publish(conversions.rgb_to_msg(frame, count / 100, "camera"))
@@ -79,13 +86,21 @@ def _record(processes: Any, path: Path, talk: Callable[[], bool], seconds: float
     return process
 
 
-def test_everything_is_recorded_with_its_qos(processes: Any, tmp_path: Path, talker: Any) -> None:
+def test_everything_is_recorded_with_its_qos(processes: Any, tmp_path: Path, talker: Any, node: Any) -> None:
     path = tmp_path / "bag"
-    process = _record(processes, path, talker, 1.5)
+    process = _record(processes, path, talker, 2.5)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0, (tmp_path / "log").read_text()
 
     bag = Bag(path)
+    run = bag.run
+    assert run is not None
+    assert run.parameters[node.get_fully_qualified_name()]["answer"] == 42  # asked for through its services
+    assert run.parameters["/recorder"]["output"] == str(path)
+    assert "numpy" in run.packages
+    assert run.version
+    assert "/depth_quality" not in run.lost
+    assert run.end["reason"] == "stopped"
     requests = list(bag.messages(["/plan_request"]))
     assert len(requests) == 1  # published before the recorder was there: latched
     assert conversions.plan_request_from_msg(requests[0].message).instruction == "put it there"
@@ -113,12 +128,24 @@ def test_everything_is_recorded_with_its_qos(processes: Any, tmp_path: Path, tal
 def test_a_killed_recorder_leaves_a_readable_bag(processes: Any, tmp_path: Path, talker: Any) -> None:
     path = tmp_path / "bag"
     process = _record(processes, path, talker, 3.0)
+    killed = time.time()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(5)
     assert not (path / "metadata.yaml").exists()
     qualities = list(Bag(path).messages(["/depth_quality"]))
     assert len(qualities) > 20
     assert list(Bag(path).messages(["/plan_request"]))
+    assert killed - qualities[-1].received < 1.0  # no more than the last second is lost
+    found = Bag(path)
+    assert found.run is not None
+    assert found.run.end == {}  # nobody could say whether something was lost
+    with next(path.glob("*.mcap")).open("rb") as stream:  # the public library reads as much
+        public = NonSeekingReader(stream).iter_messages(topics=["/depth_quality"], log_time_order=False)
+        count = 0
+        with contextlib.suppress(McapError):  # it raises where the file ends
+            for _ in public:
+                count += 1
+    assert count == len(qualities)
 
 
 def test_an_existing_folder_is_not_written_over(tmp_path: Path) -> None:
