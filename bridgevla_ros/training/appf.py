@@ -31,7 +31,7 @@ from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.expert.runtime_onnx import save_graph
-from bridgevla_ros.training import expert_metrics
+from bridgevla_ros.training import data_trajectories, expert_metrics
 from bridgevla_ros.training.appf_config import TrainConfig, settings
 from bridgevla_ros.training.data_bank import FIRST_SEED, Bank, join
 from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
@@ -95,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ABLATIONS,
         default="none",
         help="joint: trajectories and clouds together from random weights; skip-stage1: clouds alone",
+    )
+    parser.add_argument(
+        "--trajectories",
+        type=Path,
+        help="folder of bags, LeRobot or MCAP data sets whose end-effector paths join stage 1",
     )
     parser.add_argument("--stage1-steps", type=int, help="instead of the configuration's")
     parser.add_argument("--stage2-steps", type=int, help="instead of the configuration's")
@@ -197,6 +202,9 @@ def train(
         )
     output.mkdir(parents=True, exist_ok=True)
     library = GuidanceLibrary(config.plans, config.seed, session.shape)
+    if args.trajectories is not None:
+        used = data_trajectories.extend(library, args.trajectories, session.shape)
+        print(f"{used} recorded paths from {args.trajectories}")
     sampler = Sampler(session.train, library, session.shape, session.recipe)
     held = expert_metrics.HeldOut(session.held_out, session.recipe, session.shape, 150, config.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -22,7 +22,7 @@ from bridgevla_ros.core import resources
 from bridgevla_ros.expert.config import ModelConfig
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.training import expert_metrics
-from bridgevla_ros.training.appf_config import TrainConfig
+from bridgevla_ros.training.appf_config import TrainConfig, settings
 from bridgevla_ros.training.data_bank import Bank
 from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
 from bridgevla_ros.training.objective import Draws, Objective
@@ -32,9 +32,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vote, mlp 256": VOTE,
     "keypoints, mlp 256": {"encoder": "keypoints", "point_widths": (64, 128, 256), "width": 256},
     "maxpool, mlp 256": {"encoder": "maxpool", "point_widths": (64, 128, 256), "width": 256},
-    "vote, mlp 512": VOTE | {"width": 512},
     "vote, unet 48": VOTE | {"denoiser": "unet", "width": 48},
     "vote, mlp 256, epsilon": VOTE | {"prediction_type": "epsilon"},
+    "vote with extent, mlp 256": VOTE | {"supports": 16},
+    "vote, mlp 512": VOTE | {"width": 512},
 }
 FIRST_SHARE = 0.15
 """Of the budget that stage 1 takes."""
@@ -109,7 +110,7 @@ def main() -> int:
     torch.set_num_threads(1)
     config = TrainConfig.load(resources.find_config(args.config))
     train_bank, held_bank = Bank.load(args.bank).split(0.1)
-    recipe = Recipe()
+    recipe = dataclasses.replace(Recipe(), **settings(Recipe, config.recipe, "recipe"))
     rows = json.loads(args.json.read_text()) if args.json.exists() else []
     with Progress() as progress:
         names = args.only or list(VARIANTS)
