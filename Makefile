@@ -14,7 +14,7 @@ RUN := $(VENV)/bin/python -m bridgevla_ros.cli
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
 export INSTRUCTION SEED
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup setup-robosuite demo test lint clean
 
 help: ## this list
 	@echo 'make demo     set up if needed, start the whole graph, do the main job, say where the pictures are'
@@ -23,10 +23,14 @@ help: ## this list
 	@echo 'make setup    only set up: virtual environment, ROS 2 wheels, messages, missing Debian libraries'
 	@echo '              options: DISTRO=jazzy|kilted  PYTHON=python3.12  TORCH_INDEX=URL'
 	@echo 'make lint     ruff and mypy'
+	@echo 'make setup-robosuite   optional: robosuite in .venv-robosuite (1.1 GB), for bridgevla eval --suite robosuite'
 	@echo 'make clean    remove what was built, recorded and set up'
 
 setup: ## virtual environment, wheels, messages
 	@$(PYTHON) tools/setup_env.py --distro $(DISTRO) $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+setup-robosuite: ## robosuite, in an environment of its own
+	@$(PYTHON) tools/setup_robosuite.py
 
 demo: setup ## the main job
 	@$(RUN) demo $${INSTRUCTION:+--instruction "$$INSTRUCTION"} $${SEED:+--seed "$$SEED"}
@@ -40,5 +44,5 @@ lint: setup ## ruff and mypy
 	@$(VENV)/bin/python -m mypy
 
 clean: ## what can be made again
-	rm -rf .venv .venv-kilted build install log runs .setup *.egg-info
+	rm -rf .venv .venv-kilted .venv-robosuite build install log runs .setup *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

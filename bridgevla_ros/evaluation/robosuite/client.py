@@ -29,8 +29,8 @@ ROBOT = "panda_robosuite"
 GRIPPER_SPEED = 0.1
 """m/s of the opening, as in this package's own simulator."""
 JUDGE_PERIOD = 0.1
-PATIENCE = 180.0
-"""Wall seconds that an answer may take; the first ``reset`` compiles."""
+PATIENCE = 600.0
+"""Wall seconds that an answer may take; the first ``reset`` compiles, half a minute on an idle core."""
 T_SITE_TCP = Transform(np.zeros(3), np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
 """robosuite's grip site has its x where our tcp has its -y."""
 
@@ -63,6 +63,7 @@ class Server:
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "VIRTUAL_ENV")}
         env |= {"PYTHONPATH": str(resources.roots()[0]), "MUJOCO_GL": "osmesa", "OMP_NUM_THREADS": "1"}
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        self._said = "nothing"
         self._process = subprocess.Popen(
             [str(python), "-m", "bridgevla_ros.robosuite_server.server"],
             stdin=subprocess.PIPE,
@@ -104,12 +105,9 @@ class Server:
 
     def _ended(self, what: str) -> BridgeError:
         self.close()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = " | ".join(lines[-3:]) or "nothing"
         return BridgeError(
             ErrorCode.CONTROLLER_INACTIVE,
-            f"robosuite's process broke off: {what}; it last said: {said}",
+            f"robosuite's process broke off: {what}; it last said: {self._said}",
             remedy=f"Run `{COMMAND}` again if its environment is incomplete.",
         )
 
@@ -123,6 +121,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if not self._errors.closed:
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+            self._said = " | ".join(lines[-3:]) or "nothing"
+            self._errors.close()
 
 
 class RobosuiteCell:

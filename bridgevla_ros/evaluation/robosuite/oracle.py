@@ -47,8 +47,8 @@ CAN_MIDDLE, CAN_WIDTH, CAN_LOW = 0.008, 0.05, 0.04
 """Metres: the can is taken this far above its middle; its diameter; its middle above the floor."""
 WALL = 0.055
 """Metres that the can keeps from the walls of its compartment: the hand reaches no farther out."""
-LEAN = 0.45
-"""rad that the hand leans outwards over the can's compartment."""
+LEAN, LEAN_FROM, LEAN_WHOLE = 0.45, 0.62, 0.75
+"""rad that the hand leans outwards where the arm would be stretched; metres from its axis, none to all."""
 NUT_HANDLE, NUT_WIDTH = 0.060, 0.032
 """Metres from the nut's middle to where its handle is held; between the fingers there."""
 NUT_TURN = -1.9
@@ -105,21 +105,14 @@ def stack(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
 
 def pick_place_can(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
     """Put the can into its compartment, the one far from the arm on the left, near that one's near corner."""
-    can, first, second = poses["can"], poses["bin1"], poses["bin2"]
-    # Fingers open along the wall that is nearer: both have room beside the can.
-    to_wall = np.array(fields["bin_size"]) / 2 - np.abs(can.translation - first.translation)[:2]
-    angle = -math.pi / 2 if to_wall[0] < to_wall[1] else -math.pi
-    if to_wall.min() > 0.06:
-        angle = -math.pi / 2
-    grasp = top_down(can.apply([0.0, 0.0, CAN_MIDDLE]), angle)
+    can, second = poses["can"], poses["bin2"]
+    grasp = _leaning(can.apply([0.0, 0.0, CAN_MIDDLE]))
     x, y = second.translation[:2] + np.array([0.01 + WALL, 0.01 + WALL])
-    # So far out the arm is stretched: the hand leans outwards about the axis of its fingers.
-    goal = top_down(np.array([x, y, grasp.translation[2] + 0.025]), math.atan2(y, x) - math.pi / 2)
-    goal = Transform(goal.translation, goal.rotation @ Rotation.from_euler("y", LEAN).as_matrix())
+    goal = _leaning(np.array([x, y, grasp.translation[2] + 0.025]))
     height = can.translation[2] + 0.20
     wide = CAN_WIDTH + 0.025
     return [
-        Stop(_raised(grasp, height), _APPROACH, _OPEN, MAX_WIDTH),
+        Stop(_raised(grasp, height), _APPROACH, _OPEN, CAN_WIDTH + 0.02),
         Stop(grasp, _CONTACT, _CLOSE, 0.0),
         Stop(_raised(grasp, height), _RETREAT, _NONE, 0.0),
         Stop(_raised(goal, height), _APPROACH, _NONE, 0.0),
@@ -145,11 +138,13 @@ def nut_assembly_square(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
     rest = peg.translation[2] + PEG_TOP
     goal = top_down(np.array([spot[0], spot[1], rest - NUT_FREE]), angle + turn)
     over = _raised(goal, rest + NUT_FREE + T_nut_tcp.translation[2])
+    between = (np.array([*grasp.translation[:2], over.translation[2]]) + over.translation) / 2
     wide = NUT_WIDTH + 0.025
     return [
         Stop(_raised(grasp, low + RISE), _APPROACH, _OPEN, NUT_WIDTH + 0.035),
         Stop(grasp, _CONTACT, _CLOSE, 0.0),
         Stop(_raised(grasp, over.translation[2]), _RETREAT, _NONE, 0.0),
+        Stop(top_down(between, angle + turn / 2), _VIA, _NONE, 0.0),  # turns the way joint 7 can
         Stop(over, _APPROACH, _NONE, 0.0),
         Stop(goal, _CONTACT, _OPEN, wide),
         Stop(_raised(goal, over.translation[2] + 0.03), _RETREAT, _NONE, wide),
@@ -157,7 +152,7 @@ def nut_assembly_square(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
 
 
 def door(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
-    """Hold the handle, turn it down, pull the door open, let go."""
+    """Hold the handle, turn it down, pull the door open and keep it open: it swings without friction."""
     hinge, latch = float(fields["hinge"]), float(fields["latch_joint"])
     T_base_door = poses["door"]
 
@@ -183,9 +178,7 @@ def door(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
         stops.append(Stop(held(hinge, float(turn)), _VIA, _NONE, 0.0))
     for open_by in np.linspace(hinge, HINGE_OPEN, 6)[1:]:
         stops.append(Stop(held(float(open_by), LATCH_OPEN), _VIA, _NONE, 0.0))
-    end = held(HINGE_OPEN, LATCH_OPEN)
-    stops[-1] = Stop(end, _VIA, _OPEN, wide)
-    return [*stops, Stop(held(HINGE_OPEN, LATCH_OPEN, 0.08), _RETREAT, _NONE, wide)]
+    return stops
 
 
 DEMONSTRATORS: dict[str, Callable[[Poses, dict[str, Any]], list[Stop]]] = {
@@ -259,6 +252,14 @@ def _take_box(pose: Transform, size: list[float]) -> tuple[list[Stop], Transform
         Stop(grasp, _CONTACT, _CLOSE, 0.0),
     ]
     return taken, _raised(grasp, z + CARRY)
+
+
+def _leaning(position: Array) -> Transform:
+    """T_base_tcp with the fingers opening across the reach; far out it leans outwards about their axis."""
+    reach, towards = math.hypot(position[0], position[1]), math.atan2(position[1], position[0])
+    lean = LEAN * min(max((reach - LEAN_FROM) / (LEAN_WHOLE - LEAN_FROM), 0.0), 1.0)
+    down = top_down(position, towards - math.pi / 2)
+    return Transform(position, down.rotation @ Rotation.from_euler("y", lean).as_matrix())
 
 
 def _raised(pose: Transform, height: float) -> Transform:
