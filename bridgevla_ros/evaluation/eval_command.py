@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "setup-robosuite)",
     )
     parser.add_argument(
+        "--task", default="", metavar="NAME", help="robosuite: only this task, e.g. Lift (default: all five)"
+    )
+    parser.add_argument(
         "--probe",
         choices=("conditioning",),
         help="instead of a suite: does the policy use what it is given? Exit code 1 if it does not",
@@ -131,6 +134,8 @@ def _wrong(args: argparse.Namespace) -> str:
         return "--workers, --pictures and --rollouts must be 0 or more"
     if min(*args.guidance_noise, args.depth_noise) < 0.0:
         return f"noise {(*args.guidance_noise, args.depth_noise)}; standard deviations must be 0 or more"
+    if args.task and args.suite != "robosuite":
+        return f"--task {args.task} is for --suite robosuite; a task of ours is its own suite: --suite NAME"
     if args.resume and args.json is None:
         return "--resume goes on from what lies beside --json FILE; give that too"
     return ""
@@ -153,8 +158,7 @@ def run_suites(args: argparse.Namespace) -> int:
     seed = 1000 if args.seed is None else args.seed
     episodes = 50 if args.episodes is None else args.episodes
     wanted = [
-        table.RowSpec(p, tuple(_specs(args.suite, seed, episodes, _settings(args, p))))
-        for p in policies_of(args)
+        table.RowSpec(p, tuple(_specs(args, seed, episodes, _settings(args, p)))) for p in policies_of(args)
     ]
     made = table.provenance(weights_of(args))
     journal = open_journal(args, made)
@@ -175,14 +179,14 @@ def run_suites(args: argparse.Namespace) -> int:
     return 0
 
 
-def _specs(suite: str, seed: int, episodes: int, settings: dict[str, Any]) -> list[Any]:
-    if suite == "robosuite":
+def _specs(args: argparse.Namespace, seed: int, episodes: int, settings: dict[str, Any]) -> list[Any]:
+    if args.suite == "robosuite":
         from bridgevla_ros.evaluation.robosuite import episode
 
-        return list(episode.specs(seed, episodes, **settings))
+        return list(episode.specs(seed, episodes, args.task, **settings))
     from bridgevla_ros.evaluation.suites import specs_for
 
-    return list(specs_for(suite, seed, episodes, **settings))
+    return list(specs_for(args.suite, seed, episodes, **settings))
 
 
 def _settings(args: argparse.Namespace, policy: str) -> dict[str, Any]:
