@@ -17,7 +17,7 @@ from bridgevla_ros.evaluation.spec import EpisodeSpec
 from bridgevla_ros.evaluation.suites import specs_for
 from bridgevla_ros.simulation import suites
 from bridgevla_ros.simulation.config import SimConfig
-from bridgevla_ros.simulation.demonstrations import steps_total, subgoal
+from bridgevla_ros.simulation.demonstrations import perform, steps_total, subgoal
 from bridgevla_ros.simulation.goals import Goal
 from bridgevla_ros.simulation.judge import holds
 from bridgevla_ros.simulation.robot import GRIPPER_MAX_WIDTH
@@ -170,6 +170,11 @@ def test_a_lifted_thing_must_be_held_and_high(world: World) -> None:
     world.data.qpos[address + 2] = 0.2
     mujoco.mj_forward(world.model, world.data)
     assert not holds(world, task.goals[0])  # in the air, but nothing holds it
+
+
+@pytest.mark.parametrize("name", ["lift", "ring"])
+def test_physics_allow_what_a_demonstrator_does(world: World, arm: ArmModel, name: str) -> None:
+    assert perform(world, arm, _laid(world, name)) == ""
 
 
 def test_a_ring_must_be_on_its_post(world: World) -> None:
