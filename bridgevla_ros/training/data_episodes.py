@@ -191,7 +191,7 @@ class _Performance:
         self.stage, self.step, self.seed, self.record, self.rng = stage, task.steps[step], seed, record, rng
         self.world = stage.world
         firsts = first_contacts(goal)
-        stops = [self._own_way(stop) for stop in goal.waypoints]
+        stops = [own for stop in goal.waypoints for own in self._own_way(stop)]
         joints = self.world.joint_state()
         start = stage.arm.fk(joints.position)
         quick = TrajectoryConfig(
@@ -215,13 +215,21 @@ class _Performance:
         self._taken = np.zeros(len(self._contacts), int)
         self._next_frame = self.world.now
 
-    def _own_way(self, stop: Stop) -> Stop:
+    def _own_way(self, stop: Stop) -> list[Stop]:
+        """A waypoint as this demonstrator takes it, and perhaps a free one before an approach.
+
+        Beside a contact the hand moves almost straight: things are nearly as wide as it opens.
+        """
         if stop.kind == WaypointKind.CONTACT:
-            return stop
-        off = np.append(self.rng.normal(0.0, 0.012, 2), self.rng.normal(0.0, 0.01))
-        return stop._replace(
-            T_base_tcp=Transform(stop.T_base_tcp.translation + off, stop.T_base_tcp.rotation)
-        )
+            return [stop]
+        T, rng = stop.T_base_tcp, self.rng
+        off = np.append(rng.normal(0.0, 0.003, 2), rng.normal(0.0, 0.01))
+        out = [stop._replace(T_base_tcp=Transform(T.translation + off, T.rotation))]
+        if stop.kind == WaypointKind.APPROACH and rng.random() < 0.6:
+            aside = np.append(rng.normal(0.0, 0.03, 2), rng.uniform(0.03, 0.10))
+            free = Transform(T.translation + aside, T.rotation)
+            out.insert(0, stop._replace(T_base_tcp=free, kind=WaypointKind.VIA, event=GripperEvent.NONE))
+        return out
 
     def run(self) -> str:
         """Do it; returns what went wrong, or "" ."""
