@@ -565,3 +565,18 @@ def test_what_rosbag2_wrote_is_kept_when_we_add_to_it(tmp_path: Path) -> None:
     assert bag.run.version == "1.2.3"
     with Reader(tmp_path / "bag") as reader:
         assert reader.message_count == 1
+
+
+def test_finished_splits_of_a_killed_recorder_are_a_whole_bag(tmp_path: Path) -> None:
+    """metadata.yaml lists the finished splits, for tools that want it; ours read the last one too."""
+    writer = BagWriter(tmp_path / "bag", split_seconds=0.25)
+    write_plain(writer)
+    writer.flush()  # and then nothing more: killed
+    with Reader(tmp_path / "bag") as reader:
+        assert len(reader.storage.files) == 3  # type: ignore[attr-defined]
+        assert sum(1 for c, _, _ in reader.messages() if c.topic == "/joint_states") == 75
+    bag = Bag(tmp_path / "bag")
+    assert len(bag.files) == 4
+    assert sum(1 for _ in bag.raw(["/joint_states"])) == 100
+    assert any("bag_3.mcap: it was not finished" in line for line in bag.damage)
+    writer.close()

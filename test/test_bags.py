@@ -157,3 +157,12 @@ def test_an_existing_folder_is_not_written_over(tmp_path: Path) -> None:
 def test_a_folder_without_a_bag_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="holds no"):
         Bag(tmp_path)
+
+
+def test_a_disk_that_is_full_from_the_start_is_refused(processes: Any, tmp_path: Path) -> None:
+    process = processes.node(
+        "recorder", "-p", f"output:={tmp_path / 'bag'}", "-p", "min_free:=10000.0", log=tmp_path / "log"
+    )
+    assert process.wait(90) == 2
+    assert "DISK_FULL" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "bag").exists()

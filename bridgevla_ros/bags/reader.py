@@ -296,7 +296,7 @@ class Bag:
             mapping.rename(message, ours, self._types.store(ours))
             return record._replace(connection=connection, data=self._types.encode(ours, message))
         except BridgeError as error:
-            self._leave_out(connection.topic, error.message)
+            self.leave_out(connection.topic, error.message)
             return None
 
     def raw(
@@ -335,13 +335,13 @@ class Bag:
                 )
             if missing:
                 self._left_out.add(topic)
-                self._leave_out(topic, f"type {msgtype} is unknown: {missing}")
+                self.leave_out(topic, f"type {msgtype} is unknown: {missing}")
                 continue
             self._known.add(topic)
             try:
                 message = self._types.decode(msgtype, data)
             except BridgeError as error:
-                self._leave_out(topic, f"messages that cannot be decoded: {error.message}")
+                self.leave_out(topic, f"messages that cannot be decoded: {error.message}")
                 continue
             yield BagMessage(topic, msgtype, received / 1e9, message, received, published)
 
@@ -349,7 +349,8 @@ class Bag:
     def _known(self) -> set[str]:
         return set()
 
-    def _leave_out(self, topic: str, why: str) -> None:
+    def leave_out(self, topic: str, why: str) -> None:
+        """Say in ``damage`` that something of a topic is not used."""
         line = f"{topic}: left out: {why}"
         if line not in self._noted and sum(n.startswith(f"{topic}: ") for n in self._noted) < 3:
             self._noted.append(line)
