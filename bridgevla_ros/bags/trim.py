@@ -6,8 +6,8 @@ and cloud, joint states, progress, plan, guidance, request), with the transforms
 remembers what the robot hides: depth images of so long before the window are kept too, or from where its
 memory was empty. Parameters, versions and the robot go along; uncommitted changes of the code do not.
 
-arm_streamer and task answer to everything that they took in since they last remembered nothing: the small
-topics are kept from there on, so that commands, leases and status replay too. --no-commands leaves that out.
+arm_streamer and task answer to everything that they took in since they were started: the small topics are
+kept from there on, so that commands, leases and status replay too. --no-commands leaves that out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from bridgevla_ros.perception.config import CropperConfig
 
 COLOUR, COLOUR_INFO = "/camera/color/image_raw", "/camera/color/camera_info"
 DEPTH, DEPTH_INFO = "/camera/depth/image_raw", "/camera/depth/camera_info"
-CLOUD, JOINTS, PROGRESS = "/cloud", "/joint_states", "/progress"
+CLOUD, JOINTS, PROGRESS, TF = "/cloud", "/joint_states", "/progress", "/tf"
 HEAVY = (
     "sensor_msgs/msg/Image",
     "sensor_msgs/msg/CompressedImage",
@@ -42,12 +42,13 @@ DRAWN = ("nav_msgs/msg/Path", "visualization_msgs/msg/Marker", "visualization_ms
 """Types of messages that are made for looking at; no node takes them in."""
 NAMING = ("/plan", "/guidance", CLOUD, "/depth_quality", "/action_chunk")
 """Outputs that name the inputs they were made from."""
-TF_MARGIN = 200_000_000
+TF_MARGIN = 60_000_000
 """Nanoseconds around a needed stamp within which transforms and joint states are kept: they interpolate."""
-LOG_MARGIN = 1_000_000_000
-"""Nanoseconds of receipt by which inputs may be recorded before the log that names them. Our choice."""
-SPARE = ("/tf", "/diagnostics", "/rosout", "/parameter_events")
-"""Small topics that neither arm_streamer nor task takes in."""
+LOG_MARGIN = 300_000_000
+"""Nanoseconds by which the stamp of an input may lie before the moment it was taken in. Our choice."""
+LOG = "bridgevla/msg/InputLog"
+SPARE = (TF, "/diagnostics", "/rosout", "/clock", COLOUR_INFO, DEPTH_INFO, "/arm/ee_pose")
+"""Small topics that neither arm_streamer nor task takes in, and that need not be compared."""
 NOTE = "bridgevla.trim"
 
 Needs = dict[str, set[int]]
@@ -101,7 +102,7 @@ def trim(
         bag: The recording.
         out: Folder of the piece; must not exist.
         first, last: Nanoseconds of receipt: the window.
-        commands: Keep what arm_streamer and task took in since they remembered nothing.
+        commands: Keep what arm_streamer and task took in since they were started.
         colour: Keep every colour image of the window, and not only those that a plan was made from.
         about: Said in the piece's metadata record beside what it is.
 
@@ -116,7 +117,7 @@ def trim(
         )
     kept |= index.latched_before(first)
     if commands:
-        kept |= index.light_between(index.fresh_before(first), last)
+        kept |= index.taken_in(first, last)
     first_stamp = index.first_stamp(kept, first)
     begin = index.remembered_since(first_stamp, round(_memory(bag) * 1e9))
     kept |= index.crops(begin, first_stamp)
@@ -195,7 +196,7 @@ class _Index:
             self.entries.append(_Entry(ordinal, topic, record.received, stamp))
             if stamp:
                 self._by_stamp[topic].setdefault(stamp, ordinal)
-            if self._connections[topic].msgtype == "bridgevla/msg/InputLog":
+            if self._connections[topic].msgtype == LOG:
                 self._note_log(topic, record.received, bag.decode(record.connection.msgtype, record.data))
             elif topic in NAMING or topic == "/plan_request":
                 self._note(ordinal, topic, bag.decode(record.connection.msgtype, record.data))
@@ -211,10 +212,9 @@ class _Index:
             self._crops.append((_time(message.header.stamp), int(message.sequence), ordinal))
 
     def _note_log(self, topic: str, received: int, message: Any) -> None:
-        """Remember where a node knew nothing: (topic, its receipt, one before its first entry)."""
-        if message.fresh and len(message.taken):
-            span = max(_time(message.header.stamp) - int(min(message.taken)), 0)
-            self._fresh.append((topic, received, received - 2 * span - LOG_MARGIN))
+        """Remember where a node was started: topic, receipt of its log, and stamp of its first entry."""
+        if message.fresh and message.first == 0 and len(message.taken):
+            self._fresh.append((topic, received, int(min(message.taken))))
 
     # -- what is kept --------------------------------------------------------------------------
 
@@ -228,11 +228,12 @@ class _Index:
     def window(self, first: int, last: int, colour: bool) -> set[int]:
         """Messages of the window but pictures that are only looked at."""
         heavy = {DEPTH, CLOUD} | ({COLOUR} if colour else set())
-        return {
-            e.ordinal
-            for e in self.entries
-            if first <= e.received <= last and (e.topic in heavy or self.light(e.topic))
-        }
+        drawn_from = (TF, COLOUR_INFO, DEPTH_INFO)  # kept about the images that are
+
+        def wanted(topic: str) -> bool:
+            return topic in heavy or (self.light(topic) and topic not in drawn_from)
+
+        return {e.ordinal for e in self.entries if first <= e.received <= last and wanted(e.topic)}
 
     def latched_before(self, first: int) -> set[int]:
         """The last message of each latched topic before the window; of /tf_static all."""
@@ -247,17 +248,26 @@ class _Index:
                 newest[e.topic] = e.ordinal
         return fixed | set(newest.values())
 
-    def fresh_before(self, first: int) -> int:
-        """Receipt (ns) from which on the logs of arm_streamer and task tell all of their state."""
-        newest = {t: start for t, received, start in self._fresh if received <= first}
-        return min([*newest.values(), first])
+    def taken_in(self, first: int, last: int) -> set[int]:
+        """What arm_streamer and task took in since they were started last before ``first``.
 
-    def light_between(self, first: int, last: int) -> set[int]:
-        """Everything small, but what no core takes in."""
+        Their logs, and every small message since the first entry. Of earlier logs none: a replay begins with
+        the first that it finds.
+        """
+        newest = {t: (received, begin) for t, received, begin in self._fresh if received <= first}
+        if not newest:
+            return set()
+        since = min(begin for _, begin in newest.values()) - LOG_MARGIN
+        stamped = [e.received for e in self.entries if e.stamp >= since and self.light(e.topic)]
+        heard = min(stamped, default=first)  # counts for what has no stamp
+        logs = {t: newest.get(t, (first, 0))[0] for t in self._connections if self._type(t) == LOG}
         return {
             e.ordinal
             for e in self.entries
-            if first <= e.received <= last and self.light(e.topic) and e.topic not in SPARE
+            if e.received <= last
+            and (self.light(e.topic) and e.topic not in SPARE)
+            and (e.stamp >= since if e.stamp else e.received >= heard)
+            and e.received >= logs.get(e.topic, 0)
         }
 
     def remembered_since(self, stamp: int, memory: int) -> int:
@@ -311,7 +321,7 @@ class _Index:
             return set()
         out = set()
         for e in self.entries:
-            if e.topic not in ("/tf", JOINTS):
+            if e.topic not in (TF, JOINTS):
                 continue
             at = bisect.bisect_left(wanted, e.stamp)
             near = min(abs(e.stamp - wanted[i]) for i in (at - 1, at) if 0 <= i < len(wanted))
