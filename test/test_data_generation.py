@@ -354,7 +354,10 @@ def test_states_of_an_expert_come_as_they_were(library: GuidanceLibrary) -> None
     assert np.array_equal(a.cloud, b.cloud)
     assert not np.allclose(a.contact, b.contact)
     assert bank.select(np.array([1])).own["frame"].tolist() == [0]
-    train, held = join([cube_bank(10), bank]).split(0.1)
+    both = join([cube_bank(10), bank])
+    drawn = Sampler(both, library, MODEL, CLEAR)._draw_frames(np.random.default_rng(0), 200)
+    assert drawn.max() == 9  # other guidance is drawn for demonstrations alone
+    train, held = both.split(0.1)
     assert len(train.own["frame"]) == 2
     assert not held.own
 

@@ -64,7 +64,7 @@ class Recipe:
     min_target: int = 25
     points: tuple[int, int] = (96, 144)
     hint_sigma: float = 0.02
-    own_share: float = 0.3
+    own_share: float = 0.15
 
     def scaled(self, scale: float) -> Recipe:
         """Errors of guidance times ``scale``; 1 is this recipe: 2 cm per axis, 8 degrees (RMS)."""

@@ -80,6 +80,8 @@ class Sampler:
         # Kinds of contacts that are rare in the bank are drawn more often than they occur, by the root.
         share = 1.0 / np.sqrt(np.bincount(bank["class"], minlength=len(bank.classes)).clip(1))
         chance = share[bank["class"]]
+        if bank.own and len(np.unique(bank.own["frame"])) < len(bank):
+            chance[bank.own["frame"]] = 0.0  # their clouds are cropped about the guidance they had
         self._cumulative = np.cumsum(chance / chance.sum())
         rows = library.rows
         self._own_first = len(library)
