@@ -93,6 +93,22 @@ def installed() -> Typestore:
     return make_typestore()
 
 
+def _deserialize(store: Typestore, msgtype: str, data: bytes, padded: bool) -> Any:
+    """Like ``Typestore.deserialize_cdr``; where ``padded``, bytes may follow the message.
+
+    rclpy's ``serialize_message`` leaves up to 4 such bytes for each empty sequence in the message.
+    """
+    try:
+        return store.deserialize_cdr(data, msgtype)
+    except SerdeError as error:
+        if not padded or "size mismatch" not in str(error):
+            raise
+    kind = store.get_msgdef(msgtype)
+    read = kind.deserialize_cdr_le if data[1] else kind.deserialize_cdr_be
+    message, _ = read(data[4:], 0, kind.cls, store)
+    return message
+
+
 class BagTypes:
     """Decodes the messages of one bag, by the definitions that it carries.
 
@@ -104,6 +120,7 @@ class BagTypes:
     def __init__(self) -> None:
         self._carried: dict[str, Typestore] = {}
         self._broken: dict[str, str] = {}
+        self._told: set[str] = set()
 
     def learn(self, msgtype: str, encoding: str, text: str) -> None:
         """Take in a definition from the bag.
@@ -115,6 +132,7 @@ class BagTypes:
         """
         if msgtype in self._carried or not text.strip() or encoding not in ("ros2msg", "ros2idl"):
             return
+        self._told.add(msgtype)
         if _text_is_installed(msgtype, encoding, text):
             return
         try:
@@ -125,6 +143,7 @@ class BagTypes:
             store.register(found)
             store.get_msgdef(msgtype)  # generates the code, and refuses what is incomplete
         except (TypesysError, SerdeError, KeyError, ValueError) as error:
+            self._told.discard(msgtype)
             self._broken[msgtype] = f"{type(error).__name__}: {error}"
             return
         self._carried[msgtype] = store
@@ -162,7 +181,7 @@ class BagTypes:
         if carried is None:
             ensure(store, msgtype)
         try:
-            message = store.deserialize_cdr(data, msgtype)
+            message = _deserialize(store, msgtype, data, msgtype in self._told)
         except (SerdeError, AssertionError, IndexError, ValueError, struct.error, TypeError) as error:
             raise BridgeError(
                 ErrorCode.BAD_INPUT,

@@ -146,11 +146,8 @@ def _pixels(axes: Axes, drawn: Shape, there: View, colour: str, width: float, na
             few = len(u) <= 24
             axes.plot(u[:: 1 if few else len(u)], v[:: 1 if few else len(v)], "o", color=colour, ms=width + 2)
         else:
-            marks = points is drawn.marks
-            style = (
-                {"marker": "+", "s": 160, "linewidths": width} if marks else {"marker": ".", "s": 6 * width}
-            )
-            axes.scatter(u, v, color=colour, label=label, **style)
+            mark, size = ("+", 160.0) if points is drawn.marks else (".", 6 * width)
+            axes.scatter(u, v, color=colour, label=label, marker=mark, s=size, linewidths=width)
         label = None
 
 

@@ -10,6 +10,8 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from bridgevla_ros.bags.mapping import TopicMapping
 from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.replay.compare import differences, spatial
@@ -27,6 +29,7 @@ from bridgevla_ros.bags.replay.result import (
 )
 from bridgevla_ros.bags.replay.settings import Settings
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.ros import conversions
 
 COMPUTING = ("numpy", "scipy", "numba", "pin", "torch", "onnxruntime", "fpsample")
 """Packages that a last bit may hang on."""
@@ -55,6 +58,9 @@ _PARTS = {
     "task": _Part("task", "TaskReplay"),
     "arm_streamer": _Part("streamer", "StreamerReplay"),
 }
+
+_MOVED = 1e-4
+"""Metres; a camera this far from where it was is named. Our choice."""
 
 Watch = Callable[[Answer], None]
 """Sees every answer as it comes, e.g. to bless it."""
@@ -199,7 +205,7 @@ def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> Rep
     if job.seed is not None:
         result.reasons.append(f"seed: {job.seed} instead of the recorded ones")
     result.reasons += list(dict.fromkeys(f"input lost: {m}" for m in result.missing))[:20]
-    result.reasons += _extrinsics(result)
+    result.reasons += _extrinsics(recording)
     return result
 
 
@@ -233,13 +239,24 @@ def _weights(result: ReplayResult, weights: Mapping[str, tuple[str, str]]) -> li
     return found
 
 
-def _extrinsics(result: ReplayResult) -> list[str]:
-    """Name a camera that is not where the plan says it was."""
-    moved = [d for d in result.differences if d.quantity == "camera pose"]
-    if not moved:
+def _extrinsics(recording: Recording) -> list[str]:
+    """Name a camera that the bag's transforms do not have where its plans say it was."""
+    worst = 0.0
+    for item in recording.items("plan"):
+        plan = conversions.waypoint_plan_from_msg(recording.message(item))
+        if plan.code != ErrorCode.NONE:
+            continue
+        try:
+            pose = recording.lookup(item.received)(plan.base_frame, plan.camera_frame, plan.stamp)
+        except BridgeError:
+            continue
+        moved = float(np.linalg.norm(pose.translation - plan.T_base_camera.translation))
+        worst = max(worst, moved)
+    if worst < _MOVED:
         return []
-    worst = max(moved, key=lambda d: d.value)
-    return [f"camera pose: the bag's transforms have it {worst.value:.2f} mm away from where the plan saw it"]
+    return [
+        f"camera pose: the bag's transforms have it {1e3 * worst:.2f} mm away from where the plans saw it"
+    ]
 
 
 def _versions(bag: Bag) -> dict[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ from bridgevla_ros.ros import conversions
 
 NODE = "planner"
 OUTPUTS = ("plan",)
-NEEDS = ("plan_request",)
+NEEDS = ("plan_request", "camera/color/image_raw")
 
 
 class PlannerReplay:

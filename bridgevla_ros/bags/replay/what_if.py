@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +116,9 @@ def compare_settings(
     outcome = WhatIf()
     pairs: list[tuple[ReplayResult, ReplayResult]] = []
     for bag in track(_expand(bags), "replaying", console=console, disable=console is None):
-        common = {"mapping": mapping, "processes": processes, "golden": False}
+        both = partial(replay, bag, nodes, mapping=mapping, processes=processes, golden=False)
         try:
-            a = replay(bag, nodes, **common)
-            b = replay(bag, nodes, overrides=overrides, seed=seed, **common)
+            a, b = both(), both(overrides=overrides, seed=seed)
         except BridgeError as error:
             outcome.refused[str(bag)] = error.message
             continue
