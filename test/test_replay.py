@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -80,6 +81,9 @@ def test_other_weights_are_named(bag: Path, tmp_path: Path) -> None:
     name = max(weights, key=lambda n: weights[n].size)
     weights[name] = (weights[name].astype(np.float32) * 1.01).astype(weights[name].dtype)
     save_file(weights, folder / "model.safetensors")
+    card = json.loads((folder / "expert.json").read_text())
+    card["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    (folder / "expert.json").write_text(json.dumps(card))
     overrides = {**SAMPLES, "action_expert.weights": str(folder)}
     result = replay(bag, ("action_expert",), overrides=overrides, tolerance="same")
     assert result.status == 1
