@@ -4,7 +4,8 @@ Kept are: every message of the window but pictures that no node looked at; what 
 said before it; and, from before the window, each input that an output in the piece names by its stamp (image
 and cloud, joint states, progress, plan, guidance, request), with the transforms of that moment. The cropper
 remembers what the robot hides: depth images of so long before the window are kept too, or from where its
-memory was empty. Parameters, versions and the robot go along; uncommitted changes of the code do not.
+memory was empty. Parameters, versions and the robot go along; uncommitted changes of the code and /rosout,
+which tells folders of the machine, do not.
 
 arm_streamer and task answer to everything that they took in since they were started: the small topics are
 kept from there on, so that commands, leases and status replay too. --no-commands leaves that out.
@@ -46,6 +47,8 @@ TF_MARGIN = 60_000_000
 """Nanoseconds around a needed stamp within which transforms and joint states are kept: they interpolate."""
 LOG_MARGIN = 300_000_000
 """Nanoseconds by which the stamp of an input may lie before the moment it was taken in. Our choice."""
+COMMANDS = ("/arm/joint_trajectory", "/arm/ee_pose")
+"""A hundred a second; they replay only with what arm_streamer took in."""
 LOG = "bridgevla/msg/InputLog"
 SPARE = (TF, "/diagnostics", "/rosout", "/clock", COLOUR_INFO, DEPTH_INFO, "/arm/ee_pose")
 """Small topics that neither arm_streamer nor task takes in, and that need not be compared."""
@@ -110,7 +113,7 @@ def trim(
         BridgeError: BAD_INPUT where nothing lies in the window, or ``out`` exists.
     """
     index = _Index(bag)
-    kept = index.window(first, last, colour)
+    kept = index.window(first, last, colour, commands)
     if not kept:
         raise BridgeError(
             ErrorCode.BAD_INPUT, f"nothing was received in the {(last - first) * 1e-9:.1f} s that were named"
@@ -223,15 +226,17 @@ class _Index:
 
     def light(self, topic: str) -> bool:
         """Whether a node takes it in, or commands or judges by it, and it is small."""
-        return self._type(topic) not in HEAVY and self._type(topic) not in DRAWN
+        return self._type(topic) not in (*HEAVY, *DRAWN, "rcl_interfaces/msg/Log")
 
-    def window(self, first: int, last: int, colour: bool) -> set[int]:
+    def window(self, first: int, last: int, colour: bool, commands: bool) -> set[int]:
         """Messages of the window but pictures that are only looked at."""
         heavy = {DEPTH, CLOUD} | ({COLOUR} if colour else set())
-        drawn_from = (TF, COLOUR_INFO, DEPTH_INFO)  # kept about the images that are
+        left = {TF, COLOUR_INFO, DEPTH_INFO}  # kept about the images that are
+        if not commands:
+            left |= {*COMMANDS, *(t for t in self._connections if self._type(t) == LOG)}
 
         def wanted(topic: str) -> bool:
-            return topic in heavy or (self.light(topic) and topic not in drawn_from)
+            return topic in heavy or (self.light(topic) and topic not in left)
 
         return {e.ordinal for e in self.entries if first <= e.received <= last and wanted(e.topic)}
 

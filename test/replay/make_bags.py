@@ -51,6 +51,7 @@ class Scenario:
         during: Called again and again while the task runs.
         hand: An object that a hand takes away when the fingers close on it for the first time.
         relay: The images go through this program, so that it can keep them back.
+        commands: What arm_streamer and task did is kept and replayed as well.
     """
 
     about: str
@@ -63,6 +64,7 @@ class Scenario:
     during: Callable[[Run], None] | None = None
     hand: str = ""
     relay: bool = False
+    commands: bool = True
 
 
 @dataclass
@@ -137,6 +139,7 @@ SCENARIOS: dict[str, Scenario] = {
         900_018,
         "put the blue cube in the pink bowl, then put the orange bar in the yellow bowl",
         steps=2,
+        commands=False,
     ),
 }
 
@@ -226,6 +229,7 @@ def make(name: str, keep: Path | None) -> bool:
             folder / name,
             task.first - 500_000_000,
             task.last + 300_000_000,
+            commands=scenario.commands,
             about={"source": name, "around": "task"},
         )
         print(describe(piece))
