@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,9 +121,30 @@ def on_image(answer: Answer, there: View, guide: Array) -> str:
         there_shape = shape(value)
         if there_shape is not None:
             _pixels(axes, there_shape, there, colour, width, name)
+    _zoom(axes, answer, there)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", fontsize=9, framealpha=0.85)
     return _uri(figure)
+
+
+def _zoom(axes: Axes, answer: Answer, there: View) -> None:
+    """Look at what differs, with what stands around it."""
+    height, width = there.rgb.shape[:2]
+    camera = there.T_base_camera.inverse()
+    seen = [camera.apply(s.points) for s in map(shape, (answer.expected, answer.actual)) if s is not None]
+    points = np.concatenate([s[s[:, 2] > 0.01] for s in seen if len(s)] or [np.empty((0, 3))])
+    if not len(points):
+        return
+    pixels = project(points, there.intrinsics)
+    inside = pixels[((pixels >= 0) & (pixels < [width, height])).all(axis=1)]
+    if not len(inside):
+        return
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    scale = min(1.0, max(0.35, 1.6 * float(((high - low) / [width, height]).max())))
+    size = np.array([width, height]) * scale
+    corner = np.clip((low + high) / 2 - size / 2, 0, np.array([width, height]) - size)
+    axes.set_xlim(corner[0], corner[0] + size[0])
+    axes.set_ylim(corner[1] + size[1], corner[1])
 
 
 def _sides(answer: Answer) -> tuple[tuple[Any, str, float, str], ...]:
@@ -156,10 +178,15 @@ def in_space(answer: Answer, guide: Array) -> str:
     figure = _figure(6.4, 4.8)
     axes: Any = figure.add_axes((0.02, 0.04, 0.9, 0.94), projection="3d")
     every = []
+    times = _magnification(answer)
     for value, colour, width, name in _sides(answer):
         drawn = shape(value)
         if drawn is None or not len(drawn.points):
             continue
+        recorded = shape(answer.expected)
+        if times > 1 and value is answer.actual and recorded is not None:
+            drawn = Shape(recorded.points + times * (drawn.points - recorded.points), drawn.line)
+            name = f"{name}, gap drawn {times} times"
         every += [drawn.points, drawn.marks]
         x, y, z = drawn.points.T
         if drawn.line:
@@ -185,6 +212,18 @@ def in_space(answer: Answer, guide: Array) -> str:
     if every:
         axes.legend(loc="upper left", fontsize=9)
     return _uri(figure)
+
+
+def _magnification(answer: Answer) -> int:
+    """How much larger a gap must be drawn to be seen; 1 where it can be seen, or has no pairs of points."""
+    a, b = shape(answer.expected), shape(answer.actual)
+    if a is None or b is None or not a.line or a.points.shape != b.points.shape or not len(a.points):
+        return 1
+    gap = float(np.linalg.norm(a.points - b.points, axis=1).max())
+    span = max(0.02, float(np.ptp(a.points, axis=0).max()))
+    if gap <= 0.0 or gap > 0.05 * span:
+        return 1
+    return int(10 ** max(0, math.floor(math.log10(0.4 * span / gap))))
 
 
 def _frame(points: Array) -> tuple[Array, float]:

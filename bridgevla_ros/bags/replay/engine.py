@@ -186,7 +186,7 @@ def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> Rep
     began = time.perf_counter()
     runner: NodeReplay = getattr(module, _PARTS[node].name)(recording, settings, job.seed)
     tally.loading = time.perf_counter() - began
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     cut = float(bag.custom.get("bridgevla.trim.first_stamp", "0")) * 1e-9
     for answer in runner.answers():
         if isinstance(answer, Missing) and answer.stamp < cut:
@@ -199,7 +199,7 @@ def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> Rep
             if watch is not None:
                 watch(answer)
             _take(result, tally, answer if golden is None else golden.instead(answer), same_machine)
-    tally.seconds = time.perf_counter() - began
+    tally.seconds, tally.processor = time.perf_counter() - began, time.process_time() - worked
     result.reasons += settings.reasons + _weights(result, runner.weights)
     result.notes += settings.notes
     if job.seed is not None:

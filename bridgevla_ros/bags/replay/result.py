@@ -122,8 +122,9 @@ class Tally:
         differing: Outputs with a difference.
         skipped: Outputs that could not be compared, by reason.
         largest: Quantity -> (largest difference seen, tolerance, unit), also within tolerance.
-        seconds: Processor time of the replay, without loading.
+        seconds: Wall clock of the replay, without loading.
         loading: Seconds for loading weights and compiling.
+        processor: Processor seconds of the replay, without loading: what counts on a busy machine.
         series: Quantity -> (stamp, difference) of each output, for the report.
         shown: First differing output, of those with a place in space if there are any.
     """
@@ -135,6 +136,7 @@ class Tally:
     largest: dict[str, tuple[float, float, str]] = field(default_factory=dict)
     seconds: float = 0.0
     loading: float = 0.0
+    processor: float = 0.0
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     shown: Answer | None = None
 
@@ -247,6 +249,7 @@ def _tally(tally: Tally) -> dict[str, Any]:
         "skipped": dict(tally.skipped),
         "largest": largest,
         "seconds": round(tally.seconds, 3),
+        "processor_seconds": round(tally.processor, 3),
         "loading_seconds": round(tally.loading, 3),
     }
 
