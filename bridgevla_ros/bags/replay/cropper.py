@@ -68,6 +68,7 @@ class CropperReplay:
             for item in recording.items("depth_quality")
         ]
         images = _Images(recording, {quality.stamp for _, quality in qualities})
+        cropped: set[float] = set()
         for item, expected in qualities:
             if math.isnan(expected.computed_at):
                 yield Skipped(NODE, _UNTOLD)
@@ -77,11 +78,13 @@ class CropperReplay:
             if expected.stamp < self._first:
                 yield Skipped(NODE, BEFORE)
                 continue
-            image = images.of(expected.stamp)
             if not expected.joint_stamps:
+                # Silence may be told with the stamp of the last image, which was answered already.
+                image = None if expected.stamp in cropped else images.of(expected.stamp)
                 yield from self._refused(item, expected, image)
             else:
-                yield from self._crop(item, expected, image)
+                cropped.add(expected.stamp)
+                yield from self._crop(item, expected, images.of(expected.stamp))
 
     def _crop(self, item: Item, expected: DepthQuality, image: Any) -> Iterator[Answer | Missing | Skipped]:
         self._follow(expected)
