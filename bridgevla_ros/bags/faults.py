@@ -118,7 +118,12 @@ def around(bag: Bag, words: str) -> tuple[int, int]:
     Raises:
         BridgeError: BAD_INPUT where the bag has no such thing; says what there is.
     """
-    first, last = bag.bounds()
+    bounds = bag.bounds()
+    if bounds is None:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT, f"{bag.path} holds no message", remedy="name a bag with a run in it"
+        )
+    first, last = bounds
     if re.fullmatch(r"\d+(\.\d*)?", words):
         at = first + round(float(words) * 1e9)
         if at > last:

@@ -66,7 +66,8 @@ class Expectation:
         path = folder / EXPECTATION
         try:
             said = yaml.safe_load(path.read_text(encoding="utf-8"))
-            made = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+            made = cls(**values)
             if made.result not in ("same", "differs") or not made.compared:
                 raise ValueError("result is same or differs; compared names at least one node")
         except (OSError, yaml.YAMLError, TypeError, AttributeError, ValueError) as error:

@@ -22,7 +22,7 @@ from bridgevla_ros.datasets import report
 from bridgevla_ros.datasets.bag_episodes import BagEpisode, columns, features, find_episodes
 from bridgevla_ros.datasets.features import Feature
 from bridgevla_ros.datasets.lerobot_writer import LeRobotWriter
-from bridgevla_ros.datasets.quality import QualityLimits, assess, fit
+from bridgevla_ros.datasets.quality import Check, QualityLimits, assess, fit, why_not
 
 
 @dataclass
@@ -147,7 +147,7 @@ def _one(
             index = writer.add_episode(values, episode.span.instruction, stamps=stamps, extra=extra)
             frames = len(stamps)
         except BridgeError as error:  # another camera or robot than that of the first bag
-            checks = [*checks, report.Check("columns", 0.0, 1.0, "", False, error.message)]
+            checks = [*checks, Check("columns", 0.0, 1.0, "", False, error.message)]
     return report.Entry(
         f"{episode.bag.name}, {episode.span.task_id}",
         episode.span.instruction,
@@ -232,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{made.episodes} of {len(made.entries)} episodes, {made.frames} frames: {args.output / 'lerobot'}")
     for entry in made.entries:
         if entry.index is None:
-            print(f"  left out: {entry.title}: {report.why_not(entry.checks)}")
+            print(f"  left out: {entry.title}: {why_not(entry.checks)}")
     for line in made.refused:
         print(f"  nothing from {line}")
     print(f"report: {args.output / 'report.html'}")

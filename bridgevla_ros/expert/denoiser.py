@@ -107,7 +107,8 @@ class UNetBody(nn.Module):
         h = self.middle(h, conditioning)
         for block, widen in zip(self.up, self.widen, strict=True):
             h = block(torch.cat([widen(h), kept.pop()], dim=1), conditioning)
-        return self.outlet(h).transpose(1, 2).reshape(x.shape[0], -1)
+        out: Tensor = self.outlet(h)
+        return out.transpose(1, 2).reshape(x.shape[0], -1)
 
 
 class Denoiser(nn.Module):

@@ -86,7 +86,7 @@ class Trainer:
                 f"{self.accelerator.num_processes} processes",
                 remedy="make micro_batch smaller",
             )
-        return whole // self.accelerator.num_processes
+        return whole // int(self.accelerator.num_processes)
 
     def run(self, batches: Iterator[Tensors], progress: Progress, measure: Measure | None = None) -> None:
         """Train to the end of the stage, saving and measuring on the way."""
