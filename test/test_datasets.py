@@ -23,6 +23,7 @@ from bridgevla_ros.datasets.lerobot_writer import LeRobotWriter
 from bridgevla_ros.datasets.mcap_dataset import McapWriter
 from bridgevla_ros.datasets.messages import POSE, codec
 from bridgevla_ros.datasets.reading import open_dataset
+from bridgevla_ros.training.data_bank import Bank
 
 HERE = Path(__file__).resolve().parent
 WRITERS: dict[str, Any] = {"lerobot": LeRobotWriter, "mcap": McapWriter}
@@ -271,3 +272,59 @@ def test_a_data_set_becomes_bags_that_viewers_show(
     assert run_verb("dataset", ["info", str(tmp_path / "d")]) == 0
     assert "put it there" in capsys.readouterr().out
     assert verb.__doc__
+
+
+def test_bags_become_a_data_set_with_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a success and a refusal, the success is taken; its numbers are those of the bag."""
+    bags = [str(HERE / "replay" / name) for name in ("success", "refused_plan")]
+    out = tmp_path / "out"
+    assert run_verb("dataset", ["from-bags", *bags, "-o", str(out), "--fps", "5"]) == 0
+    assert "NO_TARGET" in capsys.readouterr().out
+    found = json.loads((out / "report.json").read_text())
+    assert [e["fit"] for e in found["found"]] == [True, False]
+    checks = found["found"][0]["checks"]
+    assert checks["depth rate"]["value"] == pytest.approx(2.5, rel=0.01)
+    assert checks["judge"]["passed"]
+    assert 0.0 < checks["calibration residual"]["value"] < 0.010
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/") == 4  # a strip and plots of each
+    assert "http" not in page
+
+    data = open_dataset(out / "lerobot")
+    found_episode = data.episode(0)
+    assert found_episode.task == "move the blue bar to the orange plate"
+    assert found_episode.extra["success"] is True
+    tcp, action = found_episode.columns["observation.tcp"], found_episode.columns["action"]
+    np.testing.assert_array_equal(action[:-1, :7], tcp[1:])
+    assert 0.2 < np.ptp(tcp[:, :2], axis=0).max() < 0.8  # it went from one place to another
+    assert action[:, 7].min() < 0.03 < 0.08 < found_episode.columns["observation.gripper"].max()
+
+    bank = Bank.load(out / "bank")
+    assert len(bank) == found["bank_frames"] > 10
+    assert set(bank.classes) == {"pick thing", "place thing"}
+    picks = bank["class"] == bank.classes.index("pick thing")
+    near = np.linalg.norm(bank["tcp"][picks][:, :3] - bank["pose"][picks][:, :3], axis=1)
+    assert near.min() < 0.03  # the last frames are at the contact
+    assert bank.targets()[picks].max() > 10  # and something stands there
+
+
+def test_an_episode_with_a_gap_is_left_out_and_says_why(tmp_path: Path) -> None:
+    from bridgevla_ros.datasets.bag_episodes import COLOUR, DEPTH, find_episodes
+    from bridgevla_ros.datasets.quality import QualityLimits, assess, fit, why_not
+
+    (episode,) = find_episodes(HERE / "replay" / "sensor_loss")
+    checks = assess(episode, QualityLimits())
+    assert not fit(checks)
+    assert "depth gap" in why_not(checks)
+    assert not episode.there(COLOUR)  # trimmed: there is the plan's image alone
+    (whole,) = find_episodes(HERE / "replay" / "success")
+    assert fit(assess(whole, QualityLimits()))
+    shifted = whole.series[DEPTH]
+    shifted.stamps = [t + 0.03 for t in shifted.stamps]
+    late = assess(whole, QualityLimits(sync=0.01))
+    assert "depth to joints" in why_not(late)
+
+
+def test_a_folder_without_bags_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("dataset", ["from-bags", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert "holds no bag" in capsys.readouterr().err

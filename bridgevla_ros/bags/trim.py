@@ -134,6 +134,7 @@ def trim(
             {
                 "first_stamp": str(begin),
                 "commands": str(commands).lower(),
+                "colour": str(colour).lower(),
                 "seconds": f"{(last - first) * 1e-9:.3f}",
                 **dict(about or {}),
             },

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bridgevla_ros.bags.faults import TaskSpan, find_tasks
 from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.trim import NOTE
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Transform
@@ -96,12 +97,14 @@ def find_episodes(path: Path, mapping: Path | None = None) -> list[BagEpisode]:
             remedy="record the whole graph, or name its topics in a mapping file",
         )
     decode = _decoders(ArmModel.load())
+    # A trimmed bag holds the colour images that plans were made from, and no others.
+    trimmed = f"{NOTE}.first_stamp" in bag.custom and bag.custom.get(f"{NOTE}.colour") != "true"
+    topics = [t for t in TOPICS if t in bag.connections() and not (trimmed and t == COLOUR)]
     episodes = []
     for i, span in enumerate(spans):
         stop = min(span.last + JUDGED_WITHIN, spans[i + 1].first if i + 1 < len(spans) else 2**62)
         episode = BagEpisode(Path(path), span, series={t: Series() for t in TOPICS})
-        known = [t for t in TOPICS if t in bag.connections()]
-        for item in bag.messages(known, start=span.first, stop=stop):
+        for item in bag.messages(topics, start=span.first, stop=stop):
             if item.topic == OUTCOME:
                 episode.success = bool(item.message.done) if item.message.judged else None
             elif item.received_ns <= span.last:

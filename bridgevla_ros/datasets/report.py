@@ -53,20 +53,22 @@ class Entry:
 
 
 def strip(episode: BagEpisode) -> bytes:
-    """Colour images of an episode side by side, as JPEG; depth below the first and last."""
+    """Images of an episode side by side, as JPEG: colour, and depth below; empty without any."""
     import cv2
 
-    series = episode.series[COLOUR]
-    if not series.values:
+    colours, depths = episode.series[COLOUR], episode.series[DEPTH]
+    leading = colours if colours.values else depths
+    if not leading.values:
         return b""
-    chosen = np.linspace(0, len(series.values) - 1, STRIP).round().astype(int)
-    row = [cv2.resize(series.values[i], (240, 180), interpolation=cv2.INTER_AREA) for i in chosen]
-    picture = np.hstack(row)
-    depths = episode.series[DEPTH]
+    chosen = np.linspace(0, len(leading.values) - 1, STRIP).round().astype(int)
+    rows = []
+    if colours.values:
+        small = [cv2.resize(colours.values[i], (240, 180), interpolation=cv2.INTER_AREA) for i in chosen]
+        rows.append(np.hstack(small))
     if depths.values:
-        below = [_coloured(depths.at(series.stamps[i])) for i in chosen]
-        picture = np.vstack([picture, np.hstack(below)])
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])
+        rows.append(np.hstack([_coloured(depths.at(leading.stamps[i])) for i in chosen]))
+    picture = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
+    ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return bytes(data) if ok else b""
 
 
