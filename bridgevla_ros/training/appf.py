@@ -42,7 +42,7 @@ HELD_OUT = 0.1
 """Share of the bank's scenes, those with the highest seeds, that only measure."""
 ABLATIONS = ("none", "joint", "skip-stage1")
 SMOKE = "training/appf_smoke.yaml"
-SMOKE_SCENES = 4
+SMOKE_SCENES = 2
 
 
 @dataclass(frozen=True, eq=False)
