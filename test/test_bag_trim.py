@@ -12,6 +12,7 @@ from rosbags.rosbag2 import Reader
 from bridgevla_ros.bags.faults import around, find_faults, find_tasks
 from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.replay import replay
+from bridgevla_ros.bags.replay.state import ATTACHMENT
 from bridgevla_ros.bags.to_test import Expectation, to_test
 from bridgevla_ros.bags.trim import COLOUR, DEPTH, JOINTS, NAMING, NOTE, trim
 from bridgevla_ros.cli import run_verb
@@ -75,6 +76,18 @@ def test_a_piece_holds_what_its_outputs_name_and_replays(tmp_path: Path) -> None
     result = replay(tmp_path / "piece")
     assert result.same, [str(d) for d in (*result.differences[:3], *result.missing[:3])]
     assert {"planner", "trajectory", "cropper", "action_expert", "task", "arm_streamer"} == set(result.nodes)
+
+
+def test_a_piece_far_from_the_start_carries_what_was_remembered(tmp_path: Path) -> None:
+    whole = Bag(FAILED)
+    last = whole.bounds()[1]
+    trim(whole, tmp_path / "piece", last - 4_000_000_000, last, commands=False)
+    piece = Bag(tmp_path / "piece")
+    assert ATTACHMENT in piece.attachments()
+    result = replay(tmp_path / "piece", ("cropper", "action_expert"))
+    assert result.same, [str(d) for d in (*result.differences[:3], *result.missing[:3])]
+    assert result.tallies["cropper"].total > 3
+    assert len(stamps(piece, DEPTH)) < 0.5 * len(stamps(whole, DEPTH))  # no images only to fill a memory
 
 
 def test_without_commands_it_is_smaller(tmp_path: Path) -> None:

@@ -3,9 +3,10 @@
 Kept are: every message of the window but pictures that no node looked at; what latched topics and /tf_static
 said before it; and, from before the window, each input that an output in the piece names by its stamp (image
 and cloud, joint states, progress, plan, guidance, request), with the transforms of that moment. The cropper
-remembers what the robot hides: depth images of so long before the window are kept too, or from where its
-memory was empty. Parameters, versions and the robot go along; uncommitted changes of the code and /rosout,
-which tells folders of the machine, do not.
+remembers what the robot hides: where its memory was empty shortly before the window, the depth images since
+then are kept; else what cropper and expert remembered at the cut goes along (``replay_state``). Parameters,
+versions and the robot go along; uncommitted changes of the code and /rosout, which tells folders of the
+machine, do not.
 
 arm_streamer and task answer to everything that they took in since they were started: the small topics are
 kept from there on, so that commands, leases and status replay too. --no-commands leaves that out.
@@ -26,6 +27,7 @@ from bridgevla_ros.bags import provenance
 from bridgevla_ros.bags.definitions import installed
 from bridgevla_ros.bags.faults import around
 from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.replay.state import ATTACHMENT, replay_state
 from bridgevla_ros.bags.storage import Connection
 from bridgevla_ros.bags.writer import BagWriter
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
@@ -122,7 +124,9 @@ def trim(
     if commands:
         kept |= index.taken_in(first, last)
     first_stamp = index.first_stamp(kept, first)
-    begin = index.remembered_since(first_stamp, round(_memory(bag) * 1e9))
+    begin, empty = index.remembered_since(first_stamp, round(_memory(bag) * 1e9))
+    state = b"" if empty else _state(bag, first_stamp)
+    begin = first_stamp if state else begin
     kept |= index.crops(begin, first_stamp)
     missing = index.close(kept, begin)
     custom = {k: v for k, v in bag.custom.items() if not k.startswith("bridgevla.")}
@@ -142,6 +146,8 @@ def trim(
         for name, data in bag.attachments().items():
             if name.startswith("robot."):
                 writer.attach(name, "text/plain", data)
+        if state:
+            writer.attach(ATTACHMENT, "application/octet-stream", state)
         _copy(bag, kept, writer)
     return Trimmed(
         out,
@@ -159,6 +165,14 @@ def _memory(bag: Bag) -> float:
     parameters = bag.run.parameters if bag.run is not None else {}
     values = next((v for node, v in parameters.items() if node.endswith("cropper")), {})
     return float(values.get("memory", CropperConfig().memory))
+
+
+def _state(bag: Bag, stamp: int) -> bytes:
+    """What cropper and expert remembered before a stamp; empty where this version cannot say."""
+    try:
+        return replay_state(bag, stamp * 1e-9)
+    except BridgeError:
+        return b""  # a recording that does not replay: its images of a memory's length are kept instead
 
 
 def _copy(bag: Bag, kept: set[int], writer: BagWriter) -> None:
@@ -212,7 +226,7 @@ class _Index:
             self._by_id.setdefault((topic, getattr(message, own)), ordinal)
         if topic in NAMING:
             self._names[ordinal] = _named(topic, message)
-        if topic == "/depth_quality":
+        if topic == "/depth_quality" and message.joint_stamps:  # else nothing was cropped
             self._crops.append((_time(message.header.stamp), int(message.sequence), ordinal))
 
     def _note_log(self, topic: str, received: int, message: Any) -> None:
@@ -276,11 +290,11 @@ class _Index:
             and e.received >= logs.get(e.topic, 0)
         }
 
-    def remembered_since(self, stamp: int, memory: int) -> int:
-        """Stamp (ns) of the oldest image that the cropper remembers at ``stamp``."""
+    def remembered_since(self, stamp: int, memory: int) -> tuple[int, bool]:
+        """Stamp (ns) of the oldest image that the cropper remembers, and whether it knew nothing before."""
         before = [(at, number) for at, number, _ in self._crops if stamp - memory <= at <= stamp]
         empty = [at for at, number in before if number == 0]
-        return max(empty) if empty else min([at for at, _ in before] or [stamp])
+        return (max(empty), True) if empty else (min([at for at, _ in before] or [stamp]), False)
 
     def crops(self, since: int, until: int) -> set[int]:
         """What the cropper said of the images from one stamp to before another."""

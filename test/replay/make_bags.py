@@ -109,6 +109,7 @@ SCENARIOS: dict[str, Scenario] = {
         "An object is picked up and put in its place.",
         900_001,
         "move the blue bar to the orange plate",
+        commands=False,
     ),
     "refused_plan": Scenario(
         "The operator names a thing that is not there: the planner refuses, nothing moves.",
