@@ -90,7 +90,7 @@ class ModelConfig:
         horizon, dt: Steps of a chunk, seconds between them.
         points: Points of the cloud at inference (training draws fewer: the pooling is masked).
         crop_radius: Metres about the contact; points farther away are masked.
-        encoder: "vote", "keypoints" or "maxpool"; ``denoiser``: "mlp" or "unet" (ADR 4).
+        encoder: "vote", "keypoints" or "maxpool"; ``denoiser``: "mlp" or "unet" (ADR 5).
         point_widths: Of the per-point MLP.
         heads: Soft keypoints of encoder "keypoints".
         supports: Horizontal directions in which encoder "vote" feels how far the thing reaches; 0: none.

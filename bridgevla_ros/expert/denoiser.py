@@ -1,7 +1,7 @@
 """Denoisers of a chunk: a FiLM residual MLP and a 1-D convolutional U-Net with FiLM.
 
 Both read the same conditioning: state, guidance, contact estimate, the cloud's features, the time step.
-docs/adr/0004-expert-network.md compares them.
+docs/adr/0005-expert-network.md compares them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ the meant thing's points reach in fixed directions (its support function) is giv
 of a thing is the middle of its extent, which pooled features tell only roughly.
 ``keypoints``: a PointNet with max-pool and soft keypoints (attention-weighted means of the points).
 ``maxpool``: a PointNet with max-pool alone, as in DP3 (widths, LayerNorm); its zero padding (ghost points
-at the origin) is replaced by a mask. docs/adr/0004-expert-network.md compares them.
+at the origin) is replaced by a mask. docs/adr/0005-expert-network.md compares them.
 """
 
 from __future__ import annotations

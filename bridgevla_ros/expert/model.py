@@ -1,6 +1,6 @@
 """The network: an encoder that looks at the cloud, a denoiser that draws a chunk.
 
-Which encoder and which denoiser was measured: docs/adr/0004-expert-network.md.
+Which encoder and which denoiser was measured: docs/adr/0005-expert-network.md.
 """
 
 from __future__ import annotations
