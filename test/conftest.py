@@ -17,7 +17,8 @@ from bridgevla_ros.ros.domain import free_domain
 ROOT = Path(__file__).resolve().parent.parent
 
 
-os.environ["ROS_DOMAIN_ID"] = str(free_domain())
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+os.environ["ROS_DOMAIN_ID"] = str(free_domain(int(_WORKER.removeprefix("gw")), parts=16))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.pop("ROS_LOCALHOST_ONLY", None)
 os.environ.setdefault("MUJOCO_GL", "osmesa")
