@@ -133,8 +133,8 @@ def test_computed_torque_follows_within_milliradians() -> None:
     v = np.gradient(q, 0.002, axis=0)
     assert np.abs(v).max() > 0.7
     error = arm.follow(q, v, np.full(1000, 0.03))
-    assert error < 0.010  # rad
-    np.testing.assert_allclose(arm.position, q[-1], atol=0.005)
+    assert error < 0.005  # rad
+    np.testing.assert_allclose(arm.position, q[-1], atol=0.001)
     assert arm.width == pytest.approx(0.03, abs=1e-3)
 
 

@@ -52,6 +52,7 @@ class TorqueArm:
         self._torque = np.array(model.actuator_ctrlrange[self._motors])
         self._reach = float(np.abs(model.actuator_ctrlrange[self._finger_motors]).max())
         self._mass = np.zeros((model.nv, model.nv))
+        self._wanted = self.position, self.velocity  # now: what the row before asked for
 
     @property
     def position(self) -> Array:
@@ -83,6 +84,9 @@ class TorqueArm:
     def follow(self, positions: Array, velocities: Array, widths: Array) -> float:
         """Step physics once for each row, by computed torque, clipped to what the motors give.
 
+        The torque gives the acceleration between the row before and this one, and in addition pulls the
+        measured state to where the row before wanted it to be by now.
+
         Args:
             positions: (n, 7) rad, wanted after each step.
             velocities: (n, 7) rad/s.
@@ -96,13 +100,15 @@ class TorqueArm:
         for position, velocity, width in zip(positions, velocities, widths, strict=True):
             mujoco.mj_step1(model, data)
             mujoco.mj_fullM(model, self._mass, data.qM)
-            pull = STIFFNESS * (position - data.qpos[self._qpos])
-            pull += DAMPING * (velocity - data.qvel[self._dof])
-            torque = self._mass[np.ix_(self._dof, self._dof)] @ pull
+            acceleration = (velocity - self._wanted[1]) / model.opt.timestep
+            acceleration += STIFFNESS * (self._wanted[0] - data.qpos[self._qpos])
+            acceleration += DAMPING * (self._wanted[1] - data.qvel[self._dof])
+            torque = self._mass[np.ix_(self._dof, self._dof)] @ acceleration
             torque += data.qfrc_bias[self._dof] - data.qfrc_passive[self._dof]
             data.ctrl[self._motors] = np.clip(torque, self._torque[:, 0], self._torque[:, 1])
             half = min(max((width + self.closed) / 2, 0.0), self._reach)
             data.ctrl[self._finger_motors] = half, -half
             mujoco.mj_step2(model, data)
+            self._wanted = np.array(position), np.array(velocity)
             worst = max(worst, float(np.abs(position - data.qpos[self._qpos]).max()))
         return worst
