@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -92,7 +92,7 @@ def assert_sound(guidance: Guidance, config: TrajectoryConfig) -> None:
             assert np.linalg.norm(rates, axis=1).max() <= acceleration * 1.005
             middle = 0.5 * (time[a:b] + time[a + 1 : b + 1])
             jerks = np.diff(rates, axis=0) / np.diff(middle)[:, None]
-            assert np.linalg.norm(jerks, axis=1).max() <= jerk * 1.05  # differences of samples overshoot
+            assert np.linalg.norm(jerks, axis=1).max() <= jerk * 1.02
     for p in (0.0, 1.0, *guidance.event_progress):
         at = int(np.argmin(np.abs(guidance.progress - p)))
         assert abs(guidance.progress[at] - p) < 1e-12
@@ -188,7 +188,9 @@ def test_limits_hold_for_any_waypoints(rows, start) -> None:
         assert np.linalg.norm(guidance.position - p, axis=1).min() < config.max_speed * config.sample_period
 
 
-@settings(deadline=None, max_examples=10, derandomize=True)
+@settings(deadline=None, max_examples=10)
+@example(1.0, 3.0, 3.0, 1.0)
+@example(0.697, 3.908, 3.965, 0.496)
 @given(st.floats(0.05, 1.0), st.floats(0.3, 5.0), st.floats(3.0, 100.0), st.floats(0.2, 3.0))
 def test_any_limits_hold(speed: float, acceleration: float, jerk: float, angular: float) -> None:
     config = TrajectoryConfig(

@@ -7,11 +7,11 @@ every limit hold on dense samples, whatever the passes left over.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicHermiteSpline
+from scipy.interpolate import CubicSpline, PPoly
 
 from bridgevla_ros.core.bspline import PathSpline
 from bridgevla_ros.core.transforms import Array
@@ -20,6 +20,8 @@ _GRID = 48
 """Grid cells a leg for the phase-plane pass."""
 _SHARE = 0.9
 """Share of acceleration and jerk limits that curvature and slowing down may each plan for."""
+_DENSE = 4000
+"""Samples, at least, on which the limits are made to hold: a bend passed at speed is short in time."""
 _MARGIN = 1.002
 """Stretch beyond the measured need: sampling misses peaks by about this little."""
 
@@ -39,30 +41,31 @@ class Limits:
 
 @dataclass(frozen=True, eq=False)
 class TimeLaw:
-    """Path parameter over time on a dense grid.
+    """Path parameter over time, smooth at any rate of sampling.
 
     Attributes:
-        time: (K,) seconds from 0, evenly spaced.
-        sigma: (K,) seconds of travel at the speed limits, from 0; what the law is planned in.
-        rate: (K,) d sigma / dt, 0..1; 0 at both ends.
+        sigma_of_time: Seconds of travel at the speed limits, what the law is planned in, over seconds from
+            0. Its second derivative is smooth: corners in it would beat with the sampling of the guidance
+            and show as jerk that no limit planned for.
         u_of_sigma: Path parameter of sigma.
+        stretch: Seconds of the law a second of ``sigma_of_time``.
     """
 
-    time: Array
-    sigma: Array
-    rate: Array
-    u_of_sigma: CubicHermiteSpline
+    sigma_of_time: PPoly
+    u_of_sigma: PPoly
+    stretch: float = 1.0
 
     @property
     def duration(self) -> float:
         """Seconds."""
-        return float(self.time[-1])
+        return float(self.sigma_of_time.x[-1]) * self.stretch
 
     def at(self, time: Array) -> tuple[Array, Array]:
         """Path parameter (K,) and its time derivative (K,), per second, at (K,) seconds."""
-        sigma = CubicHermiteSpline(self.time, self.sigma, self.rate)
-        s = np.clip(sigma(time), 0.0, self.sigma[-1])
-        return np.asarray(self.u_of_sigma(s)), np.asarray(self.u_of_sigma(s, 1) * sigma(time, 1))
+        t = time / self.stretch
+        s = np.clip(self.sigma_of_time(t), 0.0, self.u_of_sigma.x[-1])
+        rate = self.sigma_of_time(t, 1) / self.stretch
+        return np.asarray(self.u_of_sigma(s)), np.asarray(self.u_of_sigma(s, 1) * rate)
 
 
 def velocities(path: PathSpline, u: Array, u_rate: Array) -> tuple[Array, Array]:
@@ -94,34 +97,33 @@ def plan_time_law(path: PathSpline, limits: Limits, contact: NDArray[np.bool_]) 
         contact: (n,) legs that end in a contact, where ``contact_speed`` holds.
     """
     u = np.linspace(0.0, path.end, _GRID * len(path.turns) + 1)
-    sigma, slope, ceiling, thrust = _normalise(path, u, limits, contact)
+    sigma, slope, bend, ceiling, thrust = _normalise(path, u, limits, contact)
     rate = _phase_plane(sigma, ceiling, thrust)
     time, profile = _smooth(sigma, rate, limits)
-    step = time[1] - time[0]
-    travelled = np.concatenate([[0.0], np.cumsum(0.5 * (profile[1:] + profile[:-1])) * step])
-    correction = sigma[-1] / travelled[-1]
-    profile, travelled = profile * correction, travelled * correction
-    u_of_sigma = CubicHermiteSpline(sigma, u, 1.0 / slope)
-    uu = u_of_sigma(np.minimum(travelled, sigma[-1]))
-    linear, angular = velocities(path, uu, u_of_sigma(np.minimum(travelled, sigma[-1]), 1) * profile)
+    sigma_of_time = CubicSpline(time, profile, bc_type="clamped").antiderivative()
+    sigma_of_time.c *= sigma[-1] / sigma_of_time(time[-1])
+    law = TimeLaw(sigma_of_time, _quintic(sigma, u, 1.0 / slope, -bend / slope**3))
+    dense = np.linspace(0.0, law.duration, max(len(time), _DENSE))
+    uu, u_rate = law.at(dense)
+    linear, angular = velocities(path, uu, u_rate)
     allowed = np.array(
         [
             [limits.speed, limits.acceleration, limits.jerk],
             [limits.angular_speed, limits.angular_acceleration, limits.angular_jerk],
         ]
     )
-    ratio = peaks(linear, angular, step) / allowed
+    ratio = peaks(linear, angular, dense[1]) / allowed
     stretch = float(np.max(ratio ** (1.0 / np.array([1.0, 2.0, 3.0])))) * _MARGIN
     slow = contact[path.legs(uu)[0]]
     if slow.any():
         stretch = max(stretch, float(np.linalg.norm(linear[slow], axis=1).max()) / limits.contact_speed)
-    return TimeLaw(time * stretch, travelled, profile / stretch, u_of_sigma)
+    return replace(law, stretch=stretch)
 
 
 def _normalise(
     path: PathSpline, u: Array, limits: Limits, contact: NDArray[np.bool_]
-) -> tuple[Array, Array, Array, Array]:
-    """sigma(u), d sigma / du, the ceiling of d sigma / dt and that of its derivative, each (K,)."""
+) -> tuple[Array, Array, Array, Array, Array]:
+    """sigma(u), its two derivatives by u, the ceilings of its first two by time; each (K,)."""
     p1, p2 = path.position(u, 1), path.position(u, 2)
     r1, r2 = path.turn_rate(u, 1), path.turn_rate(u, 2)
     slope = np.sqrt((p1 * p1).sum(1) / limits.speed**2 + (r1 * r1).sum(1) / limits.angular_speed**2)
@@ -143,7 +145,21 @@ def _normalise(
     slow = contact[path.legs(u)[0]]
     with np.errstate(divide="ignore"):
         gentle = limits.contact_speed * slope / np.linalg.norm(p1, axis=1)
-    return sigma, slope, np.where(slow, np.minimum(ceiling, gentle), ceiling), thrust
+    return sigma, slope, bend, np.where(slow, np.minimum(ceiling, gentle), ceiling), thrust
+
+
+def _quintic(x: Array, value: Array, first: Array, second: Array) -> PPoly:
+    """C2 piecewise polynomial with given values and first and second derivatives, each (K,), at (K,) x."""
+    h = np.diff(x)
+    a, b, c = value[:-1], first[:-1] * h, 0.5 * second[:-1] * h * h
+    rest = value[1:] - a - b - c
+    rest1 = first[1:] * h - b - 2.0 * c
+    rest2 = 0.5 * second[1:] * h * h - c
+    d = 10.0 * rest - 4.0 * rest1 + rest2
+    e = -15.0 * rest + 7.0 * rest1 - 2.0 * rest2
+    f = 6.0 * rest - 3.0 * rest1 + rest2
+    powers = np.arange(5, -1, -1)[:, None]
+    return PPoly(np.stack([f, e, d, c, b, a]) / h**powers, x)
 
 
 def _simpson(path: PathSpline, u: Array, slope: Array, limits: Limits) -> Array:
