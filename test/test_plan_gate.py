@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
@@ -15,6 +16,7 @@ from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.planner.answers import Anchors
 from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.eyes import Eyes
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.planner.witness import Witness
 from bridgevla_ros.simulation.world import World
@@ -36,13 +38,11 @@ def good(case: suite.Case) -> Anchors:
 
 
 @pytest.fixture(scope="module")
-def eyes() -> EmbeddedBackend:
-    return EmbeddedBackend(PlannerConfig())
+def eyes() -> Eyes:
+    return EmbeddedBackend(PlannerConfig()).eyes
 
 
-def answer(
-    case: suite.Case, given: suite.Faulty, eyes: EmbeddedBackend | None = None
-) -> tuple[ErrorCode, str]:
+def answer(case: suite.Case, given: suite.Faulty, eyes: Eyes | None = None) -> tuple[ErrorCode, str]:
     backend = suite.GivenAnchors()
     backend.given = given
     config = PlannerConfig(
@@ -52,13 +52,13 @@ def answer(
     )
     planner = Planner(config, backend=backend, arm=ArmModel.load())
     if eyes is not None:
-        planner.witness = Witness(eyes.model, eyes.encoder, PlannerConfig().semantic_limit)
+        planner.witness = Witness(eyes, PlannerConfig().semantic_limit)
     request = PlanRequest(given.frame.stamp, "t", "r", case.instruction, 0, 0, 0)
     plan = planner.plan(request, given.frame, case.world.T_base_camera, now=given.frame.stamp)
     return plan.code, plan.message
 
 
-def test_a_good_plan_passes(case: suite.Case, good: Anchors, eyes: EmbeddedBackend) -> None:
+def test_a_good_plan_passes(case: suite.Case, good: Anchors, eyes: Eyes) -> None:
     assert answer(case, suite.Faulty(good, case.frame), eyes) == (ErrorCode.NONE, "")
 
 
@@ -81,7 +81,7 @@ def test_what_geometry_stops(
     assert (got, words in message) == (code, True), message
 
 
-def test_the_witness_sees_the_wrong_thing(case: suite.Case, good: Anchors, eyes: EmbeddedBackend) -> None:
+def test_the_witness_sees_the_wrong_thing(case: suite.Case, good: Anchors, eyes: Eyes) -> None:
     scene = case.world.scene
     named = scene.object(case.source)
     other = next(o for o in scene.objects if o.movable and o.name in case.seen and o.colour != named.colour)
@@ -93,14 +93,27 @@ def test_the_witness_sees_the_wrong_thing(case: suite.Case, good: Anchors, eyes:
     assert answer(case, wrong)[0] is ErrorCode.NONE, "geometry alone has nothing against it"
 
 
-def test_the_witness_says_nothing_of_what_is_not_named(
-    case: suite.Case, good: Anchors, eyes: EmbeddedBackend
-) -> None:
-    witness = Witness(eyes.model, eyes.encoder, 0.05)
+def test_the_witness_says_nothing_of_what_is_not_named(case: suite.Case, good: Anchors, eyes: Eyes) -> None:
+    witness = Witness(eyes, 0.05)
     sights = witness.sights(case.frame, case.world.T_base_camera, "put the cube on the plate", good)
     assert [colour.named for _, colour, _ in sights] == ["", ""]
     assert [thing.named for _, _, thing in sights] == ["cube", "plate"]
     with pytest.raises(BridgeError, match="looks"):
-        Witness(eyes.model, eyes.encoder, 0.05).check(
+        Witness(eyes, 0.05).check(
             case.frame, case.world.T_base_camera, "put the pink cube on the plate", good
         )
+
+
+def test_one_look_at_a_frame_serves_the_anchors_and_their_check(case: suite.Case, eyes: Eyes) -> None:
+    backend, pose = EmbeddedBackend(PlannerConfig()), case.world.T_base_camera
+    looked: list[str] = []
+    for part, name in ((backend.eyes.model.trunk, "image"), (backend.eyes.model.text, "words")):
+        part.register_forward_hook(lambda *_, name=name: looked.append(name))
+    found = backend.anchors(case.frame, pose, case.instruction, 0)
+    Witness(backend.eyes, 0.05).check(case.frame, pose, case.instruction, found)
+    assert sorted(looked) == ["image", "words"]
+    other = dataclasses.replace(case.frame, rgb=case.frame.rgb[:, ::-1].copy())
+    seen = backend.eyes.look(other, pose).features
+    assert looked.count("image") == 2
+    assert torch.equal(seen, eyes.look(other, pose).features)
+    assert not torch.equal(seen, eyes.look(case.frame, pose).features)

@@ -177,7 +177,9 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
         planner = OraclePlanner(world, episode.task)
     elif spec.planner == "truth":
         planner = Planner(
-            PlannerConfig(), backend=TruthBackend(world, episode.source, episode.destination), arm=arm
+            PlannerConfig(semantic_limit=0.0),  # the truth needs no second opinion
+            backend=TruthBackend(world, episode.source, episode.destination),
+            arm=arm,
         )
     else:
         planner = _embedded()

@@ -246,12 +246,12 @@ def run_gate(episodes: int, seed: int, semantic_limit: float | None = None) -> d
     if semantic_limit is not None:
         config = dataclasses.replace(config, semantic_limit=semantic_limit)
     world, given, arm = World(), GivenAnchors(), ArmModel.load()
-    eyes = EmbeddedBackend(PlannerConfig())
+    eyes = EmbeddedBackend(PlannerConfig()).eyes
     geometric = dataclasses.replace(config, semantic_limit=0.0)
     modelled = dataclasses.replace(geometric, waypoint_source="model")
     planner = Planner(geometric, backend=given, arm=arm)
     if config.semantic_limit > 0.0:
-        planner.witness = Witness(eyes.model, eyes.encoder, config.semantic_limit)
+        planner.witness = Witness(eyes, config.semantic_limit)
     tried: Counter[str] = Counter()
     stopped: Counter[str] = Counter()
     codes: dict[str, Counter[str]] = {name: Counter() for name in ("good", *FAULTS)}

@@ -327,8 +327,8 @@ def _witness(config: PlannerConfig, backend: Backend) -> Witness | None:
 
     if config.semantic_limit <= 0.0:
         return None
-    eyes = backend if isinstance(backend, EmbeddedBackend) else EmbeddedBackend(PlannerConfig())
-    return Witness(eyes.model, eyes.encoder, config.semantic_limit)
+    embedded = backend if isinstance(backend, EmbeddedBackend) else EmbeddedBackend(PlannerConfig())
+    return Witness(embedded.eyes, config.semantic_limit)
 
 
 def _clause(clauses: tuple[str, ...], step: int) -> str:

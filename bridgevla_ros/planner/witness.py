@@ -16,8 +16,8 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner.answers import Anchor, Anchors
-from bridgevla_ros.planner.grounding import STRIDE, GroundingModel, TokenEncoder
-from bridgevla_ros.planner.image import network_image, network_input
+from bridgevla_ros.planner.eyes import Eyes
+from bridgevla_ros.planner.grounding import STRIDE
 from bridgevla_ros.planner.language import COLOURS, THINGS
 
 REACH = 1
@@ -46,24 +46,21 @@ class Witness:
     """Looks at anchors with the embedded model's eyes.
 
     Args:
-        model: In evaluation mode.
-        encoder: Of the words.
+        eyes: Shared with the backend where it is the embedded one.
         limit: Least agreement, 0..1.
     """
 
-    def __init__(self, model: GroundingModel, encoder: TokenEncoder, limit: float) -> None:
-        self.model, self.encoder, self.limit = model, encoder, limit
+    def __init__(self, eyes: Eyes, limit: float) -> None:
+        self.eyes, self.limit = eyes, limit
 
     @torch.inference_mode()
     def sights(
         self, frame: RgbdFrame, T_base_camera: Transform, clause: str, anchors: Anchors
     ) -> list[tuple[Anchor, Sight, Sight]]:
         """For each anchor its colour and its kind."""
-        tokens, mask, _ = self.encoder([clause])
-        belief = self.model.text(tokens, mask)
-        size = self.model.config
-        rgb, heights = network_image(frame, T_base_camera, size.image_height, size.image_width)
-        seen = self.model.trunk(torch.from_numpy(network_input(rgb, heights))[None])
+        belief, _ = self.eyes.read(clause)
+        seen = self.eyes.look(frame, T_base_camera)
+        size = self.eyes.model.config
         tints, kinds = seen.colours[0].softmax(0).numpy(), seen.things[0].softmax(0).numpy()
         scale = np.array([size.image_width / frame.rgb.shape[1], size.image_height / frame.rgb.shape[0]])
         out = []

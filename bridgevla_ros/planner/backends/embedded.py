@@ -15,8 +15,8 @@ from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner.backends import Anchor, Anchors, LocalWaypoint
 from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.eyes import Eyes
 from bridgevla_ros.planner.grounding import STRIDE, GroundingModel, ImageFeatures, TextBelief, TokenEncoder
-from bridgevla_ros.planner.image import network_image, network_input
 from bridgevla_ros.planner.language import (
     COLOURS,
     MOVABLE_THINGS,
@@ -66,16 +66,15 @@ class EmbeddedBackend:
                 ErrorCode.MODEL_ERROR, f"{folder} holds a {type(model).__name__}, not a GroundingModel"
             )
         self.model = model.eval()
-        self.encoder = TokenEncoder()
+        self.eyes = Eyes(self.model, TokenEncoder())
         self.sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         self.threshold = config.null_threshold or float(model.config.null_threshold)
 
     @torch.inference_mode()
     def anchors(self, frame: RgbdFrame, T_base_camera: Transform, clause: str, seed: int) -> Anchors:
         """Ground both roles of a clause. The seed is not used: nothing is sampled."""
-        tokens, mask, offsets = self.encoder([clause])
-        belief = self.model.text(tokens, mask)
-        self._understood(clause, belief, offsets[0])
+        belief, offsets = self.eyes.read(clause)
+        self._understood(clause, belief, offsets)
         if float(np.percentile(frame.rgb, 99)) < DARK:
             raise BridgeError(
                 ErrorCode.NO_TARGET,
@@ -84,9 +83,7 @@ class EmbeddedBackend:
                 limit=DARK,
                 remedy="check the light and the camera",
             )
-        size = self.model.config
-        rgb, heights = network_image(frame, T_base_camera, size.image_height, size.image_width)
-        seen = self.model.trunk(torch.from_numpy(network_input(rgb, heights))[None])
+        seen = self.eyes.look(frame, T_base_camera)
         colours, things = belief.colours[0].softmax(-1), belief.things[0].softmax(-1)
         has_place = int(things[1].argmax()) != THING_NONE
         roles = torch.arange(2 if has_place else 1)
