@@ -105,13 +105,20 @@ class Envelope:
             q: (7,) rad.
             gripper_width: Metres between the pads.
         """
+        touch = self.touch(q, gripper_width)
+        return min(self._workspace(self._arm.fk(q).translation), touch, key=lambda c: c.margin)
+
+    def touch(self, q: Array, gripper_width: float) -> Clearance:
+        """The nearer of the table and the arm's own body at one posture.
+
+        Args:
+            q: (7,) rad.
+            gripper_width: Metres between the pads.
+        """
         start, end, radius = self._arm.body_capsules(q, gripper_width)
-        T_base_tcp = self._arm.fk(q)
+        tips = self._arm.finger_tips(self._arm.fk(q), gripper_width)
         return min(
-            self._workspace(T_base_tcp.translation),
-            self._table(start, end, radius, self._arm.finger_tips(T_base_tcp, gripper_width)),
-            self._body(start, end, radius),
-            key=lambda c: c.margin,
+            self._table(start, end, radius, tips), self._body(start, end, radius), key=lambda c: c.margin
         )
 
     def joint_clearance(self, lowest: Array, highest: Array) -> Clearance:
@@ -183,16 +190,9 @@ class Envelope:
         config, rows = self.config, self._over_table
         lowest = np.minimum(start[rows, 2], end[rows, 2]) - radius[rows] - config.table_height
         body = float(lowest.min()) - config.body_clearance
-        tip = float(tips[:, 2].min()) - config.table_height
-        if tip - config.tip_clearance < body:
-            return Clearance(
-                tip - config.tip_clearance,
-                ErrorCode.COLLISION,
-                "the finger tips would go into the table",
-                tip,
-                config.tip_clearance,
-                "m",
-            )
+        tip = tips_over(tips, config.table_height, config.tip_clearance)
+        if tip.margin < body:
+            return tip
         name = self._names[rows[int(np.argmin(lowest))]]
         message = f"{name} would touch the table"
         return Clearance(body, ErrorCode.COLLISION, message, float(lowest.min()), config.body_clearance, "m")
@@ -204,6 +204,19 @@ class Envelope:
         gap, limit = float(gaps[k]), self.config.self_clearance
         message = f"{self._names[i[k]]} would touch {self._names[j[k]]}"
         return Clearance(gap - limit, ErrorCode.COLLISION, message, gap, limit, "m")
+
+
+def tips_over(tips: Array, table_height: float, tip_clearance: float) -> Clearance:
+    """How far the finger tips stay above what things stand on.
+
+    Args:
+        tips: (M, 3) metres, base frame, corners of the pads.
+        table_height: Metres.
+        tip_clearance: Metres over it that they keep; below 0 lets them touch it.
+    """
+    height = float(tips[:, 2].min()) - table_height
+    message = "the finger tips would go into the table"
+    return Clearance(height - tip_clearance, ErrorCode.COLLISION, message, height, tip_clearance, "m")
 
 
 _STATIC = ("base_link", "link1", "link2", "link3", "link4")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bridgevla_ros.core import bspline
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guidance_samples import Samples
 from bridgevla_ros.core.time_law import Limits, plan_time_law, velocities
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, Guidance, Waypoint, WaypointKind, WaypointPlan
@@ -94,6 +95,21 @@ class _Stop:
     width: float
 
 
+@dataclass(frozen=True, eq=False)
+class Route:
+    """Where a plan leads; when is another matter.
+
+    Attributes:
+        pieces: Spline between two rests, with the indices of the stops at its ends.
+        widths: Metres between the pads on leaving each stop.
+        before: Stops that come before the first waypoint: the start, perhaps a rise.
+    """
+
+    pieces: list[tuple[bspline.PathSpline, int, int]]
+    widths: tuple[float, ...]
+    before: int
+
+
 class TrajectoryGenerator:
     """Turns plans into guidance; holds nothing but its configuration."""
 
@@ -130,23 +146,41 @@ class TrajectoryGenerator:
         if plan.code != ErrorCode.NONE:
             return refusal(plan, BridgeError(plan.code, plan.message))
         try:
-            stops = self._stops(plan, T_base_camera, T_base_tcp_start, gripper_width)
+            stops = self._stops(plan.waypoints, T_base_camera, T_base_tcp_start, gripper_width)
         except BridgeError as error:
             return refusal(plan, error)
         return self._sample(plan, stops)
 
+    def route(
+        self,
+        waypoints: tuple[Waypoint, ...],
+        T_base_camera: Transform,
+        T_base_tcp_start: Transform,
+        gripper_width: float,
+    ) -> Route:
+        """The path that ``generate`` would time. Raises BridgeError where it would refuse."""
+        stops = self._stops(waypoints, T_base_camera, T_base_tcp_start, gripper_width)
+        widths = [gripper_width]
+        for stop in stops[1:]:
+            widths.append(widths[-1] if stop.event == GripperEvent.NONE else stop.width)
+        return Route(self._pieces(stops, len(waypoints)), tuple(widths), len(stops) - len(waypoints))
+
     def _stops(
-        self, plan: WaypointPlan, T_base_camera: Transform, start: Transform, gripper_width: float
+        self,
+        waypoints: tuple[Waypoint, ...],
+        T_base_camera: Transform,
+        start: Transform,
+        gripper_width: float,
     ) -> list[_Stop]:
         """Start, perhaps a rise, and the waypoints, checked, in the base frame."""
         _check_transform("camera pose in the base frame", T_base_camera)
         _check_transform("measured TCP pose", start)
         _check_width("measured gripper width", gripper_width)
-        if not 1 <= len(plan.waypoints) <= MAX_WAYPOINTS:
+        if not 1 <= len(waypoints) <= MAX_WAYPOINTS:
             raise BridgeError(
                 ErrorCode.BAD_INPUT,
-                f"plan has {len(plan.waypoints)} waypoints; expected 1 to {MAX_WAYPOINTS}",
-                value=len(plan.waypoints),
+                f"plan has {len(waypoints)} waypoints; expected 1 to {MAX_WAYPOINTS}",
+                value=len(waypoints),
                 limit=MAX_WAYPOINTS,
             )
         quat = start.quat()
@@ -155,7 +189,7 @@ class TrajectoryGenerator:
             above = start.translation.copy()
             above[2] = self.config.table_height + self.config.rise_height
             stops.append(_Stop(above, quat, WaypointKind.VIA, GripperEvent.NONE, gripper_width))
-        for index, waypoint in enumerate(plan.waypoints):
+        for index, waypoint in enumerate(waypoints):
             stops.append(self._stop(index, waypoint, T_base_camera, stops[-1].quat))
         return stops
 
@@ -184,19 +218,24 @@ class TrajectoryGenerator:
             pose.translation, quat, waypoint.kind, waypoint.gripper_event, float(waypoint.gripper_width)
         )
 
-    def _sample(self, plan: WaypointPlan, stops: list[_Stop]) -> Guidance:
-        config = self.config
+    def _pieces(self, stops: list[_Stop], waypoints: int) -> list[tuple[bspline.PathSpline, int, int]]:
+        """Splines between rests, with the indices of the first and last stop of each."""
         positions = np.array([s.position for s in stops])
         quats = np.array([s.quat for s in stops])
         contact = np.array([s.kind == WaypointKind.CONTACT for s in stops])
         straight = contact[1:] | contact[:-1]
-        rise = len(stops) - len(plan.waypoints) == 2
-        straight[0] |= rise
+        straight[0] |= len(stops) - waypoints == 2  # the rise
         rests = contact | np.array([s.event != GripperEvent.NONE for s in stops])
         box = (np.minimum(self._low, positions.min(0)), np.maximum(self._high, positions.max(0)))
-        clock, sampled = 0.0, _Samples()
+        return bspline.build(positions, quats, straight, rests, box)
+
+    def _sample(self, plan: WaypointPlan, stops: list[_Stop]) -> Guidance:
+        config = self.config
+        positions = np.array([s.position for s in stops])
+        contact = np.array([s.kind == WaypointKind.CONTACT for s in stops])
+        clock, sampled = 0.0, Samples()
         reached = np.zeros(len(stops))
-        for path, first, last in bspline.build(positions, quats, straight, rests, box):
+        for path, first, last in self._pieces(stops, len(plan.waypoints)):
             turn = float(np.abs(path.turns).max())
             if (
                 first + 1 == last
@@ -223,7 +262,7 @@ class TrajectoryGenerator:
         return self._guidance(plan, stops, sampled, reached / clock)
 
     def _guidance(
-        self, plan: WaypointPlan, stops: list[_Stop], sampled: _Samples, progress_at: Array
+        self, plan: WaypointPlan, stops: list[_Stop], sampled: Samples, progress_at: Array
     ) -> Guidance:
         time, position, quat, linear, angular, kind = sampled.joined()
         events = [i for i, s in enumerate(stops) if s.event != GripperEvent.NONE]
@@ -252,39 +291,6 @@ class TrajectoryGenerator:
             contact_position=np.array([stops[i].position for i in contacts], np.float64).reshape(-1, 3),
             contact_progress=progress_at[contacts],
         )
-
-
-class _Samples:
-    """Collects the samples of consecutive pieces; the rest between two of them is kept once."""
-
-    def __init__(self) -> None:
-        self.time: list[Array] = []
-        self._rows: list[tuple[Array, Array, Array, Array, NDArray[np.int64]]] = []
-
-    def add(
-        self,
-        time: Array,
-        position: Array,
-        quat: Array,
-        linear: Array,
-        angular: Array,
-        kind: NDArray[np.int64],
-    ) -> None:
-        cut = 1 if self.time else 0
-        self.time.append(time[cut:])
-        self._rows.append((position[cut:], quat[cut:], linear[cut:], angular[cut:], kind[cut:]))
-
-    def hold(self, position: Array, quat: Array, kind: WaypointKind, period: float) -> None:
-        """Two samples at one pose: the guidance of a plan that asks for no motion."""
-        still = np.zeros((2, 3))
-        pose = np.tile(position, (2, 1)), np.tile(quat, (2, 1))
-        self.add(np.array([0.0, period]), *pose, still, still, np.full(2, int(kind), np.int64))
-
-    def joined(self) -> tuple[Array, Array, Array, Array, Array, NDArray[np.int64]]:
-        position, quat, linear, angular, kind = (np.concatenate(c) for c in zip(*self._rows, strict=True))
-        dots = np.einsum("ij,ij->i", quat[1:], quat[:-1])
-        signs = np.cumprod(np.concatenate([[1.0], np.where(dots < 0.0, -1.0, 1.0)]))
-        return np.concatenate(self.time), position, quat * signs[:, None], linear, angular, kind
 
 
 def refusal(plan: WaypointPlan, error: BridgeError) -> Guidance:

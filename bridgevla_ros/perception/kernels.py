@@ -69,6 +69,53 @@ def body_distances(points: F64, start: F64, end: F64, radius: F64) -> F64:
 
 
 @compiled
+def nearest_gaps(points: F64, start: F64, end: F64, radius: F64, rank: int) -> tuple[F64, F64]:
+    """How near a body comes to points, posture by posture.
+
+    Args:
+        points: (M, 3).
+        start, end: (S, C, 3) capsules of S postures.
+        radius: (C,).
+        rank: The nearest ``rank - 1`` points are overlooked: they may be stray.
+
+    Returns:
+        (S,) signed distance of the ``rank``-th nearest point to the surface, inf where fewer points lie in
+        the body's reach, and (S,) the capsule that it is nearest to.
+    """
+    gaps, which = np.full(len(start), np.inf), np.full(len(start), -1.0)
+    low, high = np.empty(3), np.empty(3)
+    for axis in range(3):
+        low[axis], high[axis] = points[:, axis].min(), points[:, axis].max()
+    best, owner = np.empty(rank), np.empty(rank)
+    near = np.empty(len(radius), np.int64)
+    for s in range(len(start)):
+        best[:], owner[:] = np.inf, -1.0
+        count = 0
+        for c in range(len(radius)):
+            apart = False
+            for axis in range(3):
+                a, b = start[s, c, axis], end[s, c, axis]
+                apart = apart or min(a, b) - radius[c] > high[axis] or max(a, b) + radius[c] < low[axis]
+            if not apart:
+                near[count] = c
+                count += 1
+        if count == 0:
+            continue
+        chosen = near[:count]
+        starts, ends, radii = start[s][chosen], end[s][chosen], radius[chosen]
+        for i in range(len(points)):
+            d, c = body_distance(points[i, 0], points[i, 1], points[i, 2], starts, ends, radii)
+            if d < best[rank - 1]:
+                at = rank - 1
+                while at > 0 and best[at - 1] > d:
+                    best[at], owner[at] = best[at - 1], owner[at - 1]
+                    at -= 1
+                best[at], owner[at] = d, chosen[c]
+        gaps[s], which[s] = best[rank - 1], owner[rank - 1]
+    return gaps, which
+
+
+@compiled
 def count_valid(depth: F32, low: float, high: float) -> int:
     """Pixels whose depth lies within low .. high; NaN and infinities do not."""
     count = 0
