@@ -21,7 +21,7 @@ from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.sink import Sink
 from bridgevla_ros.bags.stats import periods, statistics
 from bridgevla_ros.bags.writer import BagWriter
-from bridgevla_ros.cli import bag as bag_cli
+from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 
@@ -172,8 +172,8 @@ def test_a_damaged_chunk_costs_only_itself(tmp_path: Path) -> None:
     stamps = [r.received for r in bag.records(["/joint_states"])]
     assert stamps == [START + 10 * i * MS for i in (*range(30), *range(60, 90))]
     assert any("damaged" in line for line in bag.damage)
-    assert bag_cli.main(["info", str(tmp_path / "bag"), "--check"]) == 1
-    assert bag_cli.main(["stats", str(tmp_path / "bag")]) == 1
+    assert main(["bag", "info", str(tmp_path / "bag"), "--check"]) == 1
+    assert main(["bag", "stats", str(tmp_path / "bag")]) == 1
 
 
 def test_a_full_disk_ends_the_bag_and_keeps_it(tmp_path: Path) -> None:
@@ -269,13 +269,21 @@ def test_tasks_and_their_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found[0].ended - found[0].began == pytest.approx(0.2, abs=1e-3)
     told = describe(Bag(tmp_path / "bag"))
     assert [t["instruction"] for t in told["tasks"]] == ["do t1", "do t2", "do t3"]
-    assert bag_cli.main(["info", str(tmp_path / "bag")]) == 0
-    assert bag_cli.main(["stats", str(tmp_path / "bag"), "--json", "-"]) == 0
+    assert main(["bag", "info", str(tmp_path / "bag")]) == 0
+    assert main(["bag", "stats", str(tmp_path / "bag"), "--json", "-"]) == 0
     output = capsys.readouterr().out
     assert "NO_TARGET" in output
     assert (
-        bag_cli.main(
-            ["plot", str(tmp_path / "bag"), "-o", str(tmp_path / "p.png"), "--html", str(tmp_path / "p.html")]
+        main(
+            [
+                "bag",
+                "plot",
+                str(tmp_path / "bag"),
+                "-o",
+                str(tmp_path / "p.png"),
+                "--html",
+                str(tmp_path / "p.html"),
+            ]
         )
         == 0
     )
@@ -284,10 +292,10 @@ def test_tasks_and_their_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_wrong_words_are_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bag_cli.main([]) == 2
-    assert bag_cli.main(["inof", "x"]) == 2
+    assert main(["bag"]) == 2
+    assert main(["bag", "inof", "x"]) == 2
     assert "did you mean info" in capsys.readouterr().err
-    assert bag_cli.main(["info", str(tmp_path / "nothing")]) == 2
+    assert main(["bag", "info", str(tmp_path / "nothing")]) == 2
     assert "name a bag's folder" in capsys.readouterr().err
 
 

@@ -15,7 +15,7 @@ from bridgevla_ros.bags.replay import replay
 from bridgevla_ros.bags.replay.state import ATTACHMENT
 from bridgevla_ros.bags.to_test import Expectation, to_test
 from bridgevla_ros.bags.trim import COLOUR, DEPTH, JOINTS, NAMING, NOTE, trim
-from bridgevla_ros.cli import run_verb
+from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 SHIPPED = Path(__file__).resolve().parent / "replay"
@@ -104,21 +104,21 @@ def test_without_commands_it_is_smaller(tmp_path: Path) -> None:
 
 def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["trim", str(FAILED), "--around", "GRASP_FAILED", "-o", str(tmp_path / "piece")]
-    assert run_verb("bag", [*words, "--before", "1", "--after", "0.5"]) == 0
+    assert main(["bag", *words, "--before", "1", "--after", "0.5"]) == 0
     assert "MB" in capsys.readouterr().out
-    assert run_verb("bag", words) == 2
+    assert main(["bag", *words]) == 2
     assert "exists already" in capsys.readouterr().err
-    assert run_verb("bag", [*words, "--before", "-1"]) == 2
-    assert run_verb("bag", ["trim", str(tmp_path), "--around", "fault"]) == 2
+    assert main(["bag", *words, "--before", "-1"]) == 2
+    assert main(["bag", "trim", str(tmp_path), "--around", "fault"]) == 2
     capsys.readouterr()
     (tmp_path / "tests").mkdir()
     words = ["to-test", str(SHIPPED / "refused_plan"), "--folder", str(tmp_path / "tests"), "--name", "mine"]
-    assert run_verb("bag", words) == 0
+    assert main(["bag", *words]) == 0
     made = Expectation.load(tmp_path / "tests" / "mine")
     assert made.result == "same"
     assert made.compared == Expectation.load(SHIPPED / "refused_plan").compared
     assert made.faults == ("NO_TARGET",)
-    assert run_verb("bag", words) == 2
+    assert main(["bag", *words]) == 2
     assert "exists already" in capsys.readouterr().err
     with pytest.raises(BridgeError, match="name"):
         to_test(SHIPPED / "refused_plan", "No Name", tmp_path)

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from rosbags.rosbag2 import Reader
 
-from bridgevla_ros.cli import dataset as verb
-from bridgevla_ros.cli import run_verb
+from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.datasets import statistics
 from bridgevla_ros.datasets.episode import Episode
@@ -259,7 +258,7 @@ def test_a_data_set_becomes_bags_that_viewers_show(
     columns["observation.camera"] = np.tile([0.5, 0, 1, 1, 0, 0, 0], (4, 1))
     with LeRobotWriter(tmp_path / "d", features, fps=5) as writer:
         writer.add_episode(columns, "put it there")
-    assert run_verb("dataset", ["to-bag", str(tmp_path / "d"), "-o", str(tmp_path / "bags")]) == 0
+    assert main(["dataset", "to-bag", str(tmp_path / "d"), "-o", str(tmp_path / "bags")]) == 0
     with Reader(tmp_path / "bags" / "episode-000000") as reader:  # what others read it with
         counts = {c.topic: (c.msgtype, c.msgcount) for c in reader.connections}
         assert counts["/observation/images/front"] == ("sensor_msgs/msg/Image", 4)
@@ -267,18 +266,17 @@ def test_a_data_set_becomes_bags_that_viewers_show(
         assert counts["/tf_static"] == ("tf2_msgs/msg/TFMessage", 1)
         assert counts["/task"] == ("std_msgs/msg/String", 1)
     words = ["to-bag", str(tmp_path / "d"), "-o", str(tmp_path / "more"), "--episode", "5"]
-    assert run_verb("dataset", words) == 2
+    assert main(["dataset", *words]) == 2
     assert "counted from 0" in capsys.readouterr().err
-    assert run_verb("dataset", ["info", str(tmp_path / "d")]) == 0
+    assert main(["dataset", "info", str(tmp_path / "d")]) == 0
     assert "put it there" in capsys.readouterr().out
-    assert verb.__doc__
 
 
 def test_bags_become_a_data_set_with_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a success and a refusal, the success is taken; its numbers are those of the bag."""
     bags = [str(HERE / "replay" / name) for name in ("success", "refused_plan")]
     out = tmp_path / "out"
-    assert run_verb("dataset", ["from-bags", *bags, "-o", str(out), "--fps", "5"]) == 0
+    assert main(["dataset", "from-bags", *bags, "-o", str(out), "--fps", "5"]) == 0
     assert "NO_TARGET" in capsys.readouterr().out
     found = json.loads((out / "report.json").read_text())
     assert [e["fit"] for e in found["found"]] == [True, False]
@@ -326,5 +324,5 @@ def test_an_episode_with_a_gap_is_left_out_and_says_why(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_bags_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verb("dataset", ["from-bags", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
+    assert main(["dataset", "from-bags", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
     assert "holds no bag" in capsys.readouterr().err

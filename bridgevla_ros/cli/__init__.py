@@ -1,27 +1,13 @@
-"""The command line: ``bridgevla <verb>``, and the same verbs as ``ros2 run bridgevla <verb>``.
-
-A verb is a module with ``add_arguments(parser)`` and ``run(args) -> int``. Modules are imported only when
-their verb is asked for, so that help answers at once.
-"""
+"""The command line: ``bridgevla <verb>``, and the same verbs as ``ros2 run bridgevla <verb>``."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb, the module that does it, and one line of help."""
-
-    name: str
-    module: str
-    summary: str
-
+from bridgevla_ros.cli import verbs
+from bridgevla_ros.cli.verbs import Verb
 
 VERBS: tuple[Verb, ...] = (
     Verb("up", "bridgevla_ros.cli.up", "start the graph: simulated or real cell, all nodes, supervised"),
@@ -53,65 +39,19 @@ VERBS: tuple[Verb, ...] = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``bridgevla``; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-"):
-        return run_verb(words[0], words[1:])
     if words and words[0] == "--version":
         print(version())
         return 0
-    print(help_text(), file=sys.stdout)
-    return 0 if not words or words[0] in ("-h", "--help") else 2
+    about = "Plain-language control of a robot arm: instruction and RGB-D camera in, safe arm commands out."
+    first = (
+        'First steps: bridgevla doctor; bridgevla up; then, elsewhere: bridgevla instruct "put ... in ..."'
+    )
+    return verbs.run("bridgevla", VERBS, words, verbs.table("bridgevla", VERBS, about, first))
 
 
 def verb_main() -> int:
     """Entry point of ``ros2 run bridgevla <verb>``: the program's own name is the verb."""
-    return run_verb(Path(sys.argv[0]).name, sys.argv[1:])
-
-
-def run_verb(name: str, words: Sequence[str]) -> int:
-    """Parse the words of one verb and run it."""
-    verb = next((v for v in VERBS if v.name == name), None)
-    if verb is None:
-        import difflib
-
-        near = difflib.get_close_matches(name, [v.name for v in VERBS], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"bridgevla: there is no verb {name!r}{hint}\n\n{help_text()}", file=sys.stderr)
-        return 2
-    module = importlib.import_module(verb.module)
-    if hasattr(module, "main"):  # it has sub-verbs, and help of their own
-        return _guarded(lambda: int(module.main(list(words))))
-    parser = argparse.ArgumentParser(
-        prog=f"bridgevla {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    return _guarded(lambda: int(module.run(parser.parse_args(list(words)))))
-
-
-def _guarded(work: Callable[[], int]) -> int:
-    """Exit status of a verb, also where the user or the reader of its output ends it."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `bridgevla ... | head`
-        sys.stderr.close()
-        return 0
-
-
-def help_text() -> str:
-    """Return the list of verbs."""
-    lines = [
-        "usage: bridgevla <verb> [options]        bridgevla <verb> --help says more",
-        "",
-        "Plain-language control of a robot arm: instruction and RGB-D camera in, safe arm commands out.",
-        "",
-        *(f"  {v.name:<10} {v.summary}" for v in VERBS),
-        "",
-        'First steps: bridgevla doctor; bridgevla up; then, elsewhere: bridgevla instruct "put ... in ..."',
-    ]
-    return "\n".join(lines)
+    return main([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def version() -> str:

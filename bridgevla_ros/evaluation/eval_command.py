@@ -93,8 +93,6 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run; 0 when it ran (and the probe passed), 1 when the probe failed, 2 for a bad option."""
-    from bridgevla_ros.core.errors import BridgeError
-
     if args.probe is None and args.suite == "grounding":
         from bridgevla_ros.evaluation.grounding import DEFAULT_EPISODES, DEFAULT_SEED
         from bridgevla_ros.evaluation.grounding import run as run_grounding
@@ -112,15 +110,11 @@ def run(args: argparse.Namespace) -> int:
     if wrong:
         print(wrong)
         return 2
-    try:
-        if args.probe is not None:
-            from bridgevla_ros.evaluation import probe
+    if args.probe is not None:
+        from bridgevla_ros.evaluation import probe
 
-            return int(probe.run(args))
-        return run_suites(args)
-    except BridgeError as error:
-        print(f"{error}. {error.remedy}".rstrip(". ") + ".")
-        return 2
+        return int(probe.run(args))
+    return run_suites(args)
 
 
 def _wrong(args: argparse.Namespace) -> str:

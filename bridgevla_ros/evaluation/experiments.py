@@ -58,17 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; 0 when it ran, 2 for a bad option."""
-    from bridgevla_ros.core.errors import BridgeError
-
     wrong = _wrong(args)
     if wrong:
         print(wrong)
         return 2
-    try:
-        return _run(args)
-    except BridgeError as error:
-        print(f"{error}. {error.remedy}".rstrip(". ") + ".")
-        return 2
+    return _run(args)
 
 
 def _wrong(args: argparse.Namespace) -> str:
