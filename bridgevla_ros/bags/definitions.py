@@ -159,6 +159,10 @@ class BagTypes:
                 return False
         return True
 
+    def as_installed(self, msgtype: str) -> bool:
+        """Whether the bag told the definition of a type, and it is the installed one."""
+        return msgtype in self._told and msgtype not in self._carried
+
     def missing(self, msgtype: str) -> str:
         """Why messages of a type cannot be decoded; empty where they can."""
         if msgtype in self._carried:

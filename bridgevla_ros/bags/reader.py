@@ -364,6 +364,11 @@ class Bag:
         _ = self._by_topic
         return self._types.decode(msgtype, data)
 
+    def as_installed(self, msgtype: str) -> bool:
+        """Whether a type has the installed definition in this bag: equal bytes then mean the same."""
+        _ = self._by_topic
+        return self._types.as_installed(msgtype)
+
     def last(self, topic: str) -> Any | None:
         """The last message of a topic, None where there is none."""
         newest: tuple[str, bytes] | None = None

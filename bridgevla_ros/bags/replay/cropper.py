@@ -13,71 +13,48 @@ from typing import Any
 
 from bridgevla_ros.bags.replay.crossing import crossed
 from bridgevla_ros.bags.replay.recording import Item, Recording
-from bridgevla_ros.bags.replay.result import BEFORE, Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.remembering import RememberingReplay
+from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
-from bridgevla_ros.bags.replay.state import first_stamp, read_state
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.types import Cloud, DepthQuality, Guidance
+from bridgevla_ros.core.types import Cloud, DepthQuality
 from bridgevla_ros.perception.config import CropperConfig
 from bridgevla_ros.perception.cropper import Cropper
 from bridgevla_ros.perception.feed import CropperFeed, CropperNodeConfig, DepthImage
 from bridgevla_ros.ros import conversions
 
-NODE = "cropper"
-OUTPUTS = ("depth_quality",)
-NEEDS = ("camera/depth/image_raw",)
 _DEPTH, _INFO = "camera/depth/image_raw", "camera/depth/camera_info"
 _POSTURES = frozenset(("calibration residual",))
-_UNTOLD = "recorded before outputs named their inputs"
 _WAITED = (ErrorCode.NO_TRANSFORM, ErrorCode.SENSOR_LOST)
 
 
-class CropperReplay:
-    """Crops once more, with a memory of its own.
+class CropperReplay(RememberingReplay):
+    """Crops once more, with a memory of its own."""
 
-    Attributes:
-        until: Seconds; outputs from there on are left alone.
-        weights: None.
-    """
-
-    NODE, NEEDS = NODE, NEEDS
+    node = "cropper"
 
     def __init__(self, recording: Recording, settings: Settings, seed: int | None) -> None:
-        self._recording = recording
-        self._settings, config = settings.configs(NODE, CropperNodeConfig, CropperConfig)
+        super().__init__(recording)
+        self._settings, config = settings.configs(self.node, CropperNodeConfig, CropperConfig)
         self._arm = settings.arm(self._settings.robot)
         self._cropper = Cropper(config, self._arm)
         self._cropper.warm_up()
-        self._guidance: dict[str, Guidance] = {}
         self._known_since = math.inf  # stamp from which on no image was missed
         self._whole = False  # the memory began empty or as the recorded one was
         self._next = -1
-        self._first = first_stamp(recording.bag)
-        self._state = read_state(recording.bag, NODE)
-        self.until = math.inf
-        self.weights: dict[str, tuple[str, str]] = {}
 
     def answers(self) -> Iterator[Answer | Missing | Skipped]:
         """Every depth quality in the bag, and the cloud that went with it."""
-        recording = self._recording
-        for item in recording.items("guidance"):
-            guidance = conversions.guidance_from_msg(recording.message(item))
-            self._guidance[guidance.guidance_id] = guidance
-        qualities = [
-            (item, conversions.depth_quality_from_msg(recording.message(item)))
-            for item in recording.items("depth_quality")
-        ]
-        images = _Images(recording, {quality.stamp for _, quality in qualities})
+        recording = self.recording
+        qualities = recording.items("depth_quality")
+        read = conversions.depth_quality_from_msg
+        images = _Images(recording, {read(recording.message(item)).stamp for item in qualities})
         cropped: set[float] = set()
-        for item, expected in qualities:
-            if math.isnan(expected.computed_at):
-                yield Skipped(NODE, _UNTOLD)
+        for found in self.due(qualities, read):
+            if isinstance(found, Skipped):
+                yield found
                 continue
-            if expected.stamp >= self.until:
-                return
-            if expected.stamp < self._first:
-                yield Skipped(NODE, BEFORE)
-                continue
+            item, expected = found
             if not expected.joint_stamps:
                 # Silence may be told with the stamp of the last image, which was answered already.
                 image = None if expected.stamp in cropped else images.of(expected.stamp)
@@ -97,7 +74,7 @@ class CropperReplay:
         made: tuple[Cloud, DepthQuality] | BridgeError
         try:
             made = self._feed(expected).crop(
-                self._depth(image), self._recording.lookup(item.received), expected.computed_at
+                self._depth(image), self.recording.lookup(item.received), expected.computed_at
             )
         except BridgeError as error:
             made = error
@@ -106,28 +83,23 @@ class CropperReplay:
         self._known_since = min(self._known_since, expected.stamp)
         if not known:
             yield Skipped(
-                NODE, f"what it remembered from before is not known (it remembers for {memory:g} s)"
+                self.node, f"what it remembered from before is not known (it remembers for {memory:g} s)"
             )
             return
         skip = frozenset() if self._whole else _POSTURES
-        recorded = self._recording.at("cloud", expected.stamp)
+        recorded = self.recording.at("cloud", expected.stamp)
         if isinstance(made, BridgeError):
             yield Answer(
-                NODE, "depth_quality", item.index, expected.stamp, key, expected, None, refusal=str(made)
+                self.node, "depth_quality", item.index, expected.stamp, key, expected, None, refusal=str(made)
             )
             return
         cloud, quality = made
-        frame = self._recording.message(item).header.frame_id
-        message = conversions.depth_quality_to_msg(quality, frame)
-        again = conversions.depth_quality_from_msg(crossed(message))
-        yield Answer(
-            NODE, "depth_quality", item.index, expected.stamp, key, expected, again, message, skip=skip
-        )
+        yield self._answer(item, key, expected, quality, skip)
         if recorded:
-            there = conversions.cloud_from_msg(self._recording.message(recorded[-1]))
+            there = conversions.cloud_from_msg(self.recording.message(recorded[-1]))
             points = conversions.cloud_to_msg(cloud, self._settings.base_frame)
             now = conversions.cloud_from_msg(points)
-            yield Answer(NODE, "cloud", recorded[-1].index, expected.stamp, key, there, now, points)
+            yield Answer(self.node, "cloud", recorded[-1].index, expected.stamp, key, there, now, points)
 
     def state(self) -> dict[str, Any]:
         """What is remembered now; empty where it is not known."""
@@ -138,26 +110,26 @@ class CropperReplay:
         if expected.sequence == 0:
             self._cropper.reset()
             self._whole = True
-        elif self._state and int(self._state["sequence"]) == expected.sequence:
-            self._cropper.recall(self._state)
-            self._state, self._whole = {}, True
+        elif self.carried and int(self.carried["sequence"]) == expected.sequence:
+            self._cropper.recall(self.carried)
+            self.carried, self._whole = {}, True
         elif expected.sequence != self._next:  # crops that the bag does not hold
             self._known_since, self._whole = math.inf, False
         self._next = expected.sequence + 1
 
     def _absent(self, expected: DepthQuality, key: str, image: Any) -> Missing | None:
         """The first input that is named and not there."""
-        recording = self._recording
+        recording = self.recording
 
         def missing(topic: str, wanted: str) -> Missing:
-            return Missing(NODE, expected.stamp, key, topic, wanted)
+            return Missing(self.node, expected.stamp, key, topic, wanted)
 
         if image is None:
             return missing(_DEPTH, f"{expected.stamp:.6f} s")
         for stamp in expected.joint_stamps:
             if not recording.at("joint_states", stamp):
                 return missing("joint_states", f"{stamp:.6f} s")
-        if expected.guidance_id and expected.guidance_id not in self._guidance:
+        if expected.guidance_id and self.guidance(expected.guidance_id) is None:
             return missing("guidance", expected.guidance_id)
         if not math.isnan(expected.progress_stamp) and not recording.at("progress", expected.progress_stamp):
             return missing("progress", f"{expected.progress_stamp:.6f} s")
@@ -165,14 +137,15 @@ class CropperReplay:
 
     def _feed(self, expected: DepthQuality) -> CropperFeed:
         """Just the inputs that an output names."""
-        recording = self._recording
+        recording = self.recording
         feed = CropperFeed(self._settings, self._cropper)
         self._add_infos(feed, expected.stamp)
         for stamp in expected.joint_stamps:
             message = recording.one("joint_states", stamp)
             feed.joints.add(conversions.joint_state_from_msg(message, self._arm.joint_names))
-        if expected.guidance_id:
-            feed.on_guidance(self._guidance[expected.guidance_id])
+        guidance = self.guidance(expected.guidance_id)
+        if guidance is not None:
+            feed.on_guidance(guidance)
         if not math.isnan(expected.progress_stamp):
             feed.on_progress(
                 conversions.progress_from_msg(recording.one("progress", expected.progress_stamp))
@@ -180,9 +153,9 @@ class CropperReplay:
         return feed
 
     def _add_infos(self, feed: CropperFeed, stamp: float) -> None:
-        for info in self._recording.items(_INFO):
+        for info in self.recording.items(_INFO):
             if abs(info.stamp - stamp) <= self._settings.sync_tolerance:
-                message = self._recording.message(info)
+                message = self.recording.message(info)
                 feed.on_info(info.stamp, partial(conversions.intrinsics_from_msg, message))
 
     def _depth(self, image: Any) -> DepthImage:
@@ -194,7 +167,7 @@ class CropperReplay:
         self, item: Item, expected: DepthQuality, image: Any
     ) -> Iterator[Answer | Missing | Skipped]:
         """An image that was not cropped, or silence of the camera: is there the same reason again?"""
-        recording, now = self._recording, expected.computed_at
+        recording, now = self.recording, expected.computed_at
         key = f"{expected.code.name} at {expected.stamp:.3f} s"
         feed = CropperFeed(self._settings, self._cropper)
         code = ErrorCode.NONE
@@ -217,9 +190,21 @@ class CropperReplay:
             except BridgeError as error:
                 code = error.code
         quality = feed.refusal(code, expected.stamp, now)
-        message = conversions.depth_quality_to_msg(quality, recording.message(item).header.frame_id)
-        again = conversions.depth_quality_from_msg(crossed(message))
-        yield Answer(NODE, "depth_quality", item.index, expected.stamp, key, expected, again, message)
+        yield self._answer(item, key, expected, quality)
+
+    def _answer(
+        self,
+        item: Item,
+        key: str,
+        expected: DepthQuality,
+        quality: DepthQuality,
+        skip: frozenset[str] = frozenset(),
+    ) -> Answer:
+        made = conversions.depth_quality_to_msg(quality, self.recording.message(item).header.frame_id)
+        again = conversions.depth_quality_from_msg(crossed(made))
+        return Answer(
+            self.node, "depth_quality", item.index, expected.stamp, key, expected, again, made, skip=skip
+        )
 
 
 class _Images:

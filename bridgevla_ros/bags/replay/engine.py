@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from bridgevla_ros.bags.mapping import TopicMapping
 from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.replay.compare import differences, spatial
 from bridgevla_ros.bags.replay.golden import Golden
+from bridgevla_ros.bags.replay.parts import PARTS
 from bridgevla_ros.bags.replay.recording import Recording
 from bridgevla_ros.bags.replay.result import (
     LISTED,
@@ -34,30 +35,6 @@ from bridgevla_ros.ros import conversions
 COMPUTING = ("numpy", "scipy", "numba", "pin", "torch", "onnxruntime", "fpsample")
 """Packages that a last bit may hang on."""
 
-
-class NodeReplay(Protocol):
-    """What replays one node."""
-
-    weights: dict[str, tuple[str, str]]
-
-    def answers(self) -> Iterator[Answer | Missing | Skipped]:
-        """Outputs, recorded and replayed, in order."""
-        ...
-
-
-class _Part(NamedTuple):
-    module: str
-    name: str
-
-
-_PARTS = {
-    "planner": _Part("planner", "PlannerReplay"),
-    "cropper": _Part("cropper", "CropperReplay"),
-    "trajectory": _Part("trajectory", "TrajectoryReplay"),
-    "action_expert": _Part("action_expert", "ExpertReplay"),
-    "task": _Part("task", "TaskReplay"),
-    "arm_streamer": _Part("streamer", "StreamerReplay"),
-}
 
 _MOVED = 1e-4
 """Metres; a camera this far from where it was is named. Our choice."""
@@ -86,13 +63,13 @@ def choose(bag: Bag, nodes: Sequence[str]) -> tuple[tuple[str, ...], str]:
     topics = bag.topics()
     chosen, lacks = [], []
     for node in NODES if "all" in nodes else [n for n in NODES if n in nodes]:
-        module = import_module(f"bridgevla_ros.bags.replay.{_PARTS[node].module}")
-        there = [n for n in module.OUTPUTS if any(t.endswith(f"/{n}") for t in topics)]
-        absent = [n for n in module.NEEDS if not any(t.endswith(f"/{n}") for t in topics)]
+        part = PARTS[node]
+        there = [n for n in part.outputs if any(t.endswith(f"/{n}") for t in topics)]
+        absent = [n for n in part.needs if not any(t.endswith(f"/{n}") for t in topics)]
         if there and not absent:
             chosen.append(node)
         elif not there:
-            lacks.append(f"no output of {node} ({' or '.join(module.OUTPUTS)})")
+            lacks.append(f"no output of {node} ({' or '.join(part.outputs)})")
         else:
             lacks.append(f"no {' and no '.join(absent)} for {node}")
     asked = [n for n in nodes if n != "all"]
@@ -113,6 +90,7 @@ def replay(
     golden: bool = True,
     watch: Watch | None = None,
     processes: int = 1,
+    keep: dict[Hashable, Any] | None = None,
 ) -> ReplayResult:
     """Run the code of this version on the recorded inputs and compare what comes out.
 
@@ -126,6 +104,7 @@ def replay(
         golden: Compare with the blessed outputs beside the bag, where there are any.
         watch: Sees every answer; only with one process.
         processes: How many work side by side, a node each.
+        keep: Where loaded models are kept for the next replay; only with one process.
 
     Returns:
         The outcome; a bag that cannot be replayed is one as well (``impossible``).
@@ -139,18 +118,19 @@ def replay(
     chosen, why = choose(bag, nodes)
     if not chosen:
         return ReplayResult(str(bag.path), tuple(nodes), impossible=why)
-    job = _Job(bag.path, bag.mapping, seed, dict(overrides or {}), tolerance, golden)
-    workers = min(processes, len(chosen)) if watch is None else 1
+    job = _Job(bag.path, bag.mapping, chosen, seed, dict(overrides or {}), tolerance, golden)
+    workers = min(processes, len(chosen)) if watch is None and keep is None else 1
     if workers > 1:
-        parts = _side_by_side(job, chosen, workers)
+        parts = _side_by_side(job, workers)
     else:
         recording = Recording(bag)
         reading = time.perf_counter() - began
-        parts = {node: _one(job, recording, node, watch) for node in chosen}
-        parts[chosen[0]].tallies[chosen[0]].seconds += reading
+        parts = {node: _one(job, recording, node, watch, keep) for node in chosen}
+        for part in parts.values():
+            part.reading = reading
     whole = merged(parts)
     spent = [tally.seconds for tally in whole.tallies.values()]
-    whole.seconds = max(max(spent), sum(spent) / workers)
+    whole.seconds = whole.reading + max(max(spent), sum(spent) / workers)
     whole.impossible = _nothing(whole)
     whole.total_seconds = time.perf_counter() - began
     whole.notes += [f"bag: {line}" for line in bag.damage if line not in whole.notes]
@@ -160,16 +140,23 @@ def replay(
 class _Job(NamedTuple):
     path: Path
     mapping: TopicMapping
+    nodes: tuple[str, ...]
     seed: int | None
     overrides: dict[str, Any]
     tolerance: str
     golden: bool
 
 
-def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> ReplayResult:
+def _one(
+    job: _Job,
+    recording: Recording,
+    node: str,
+    watch: Watch | None = None,
+    keep: dict[Hashable, Any] | None = None,
+) -> ReplayResult:
     """Replay one node."""
     bag = recording.bag
-    settings = Settings(bag, job.overrides)
+    settings = Settings(bag, job.overrides, keep)
     result = ReplayResult(str(bag.path), (node,), recorded_seconds=recording.seconds)
     tally = result.tallies[node] = Tally()
     golden = Golden.beside(bag.path) if job.golden else None
@@ -182,9 +169,8 @@ def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> Rep
         if job.tolerance == "auto":
             same_machine = golden.versions == result.versions["present"]
     result.tolerance = "same" if same_machine else "other"
-    module = import_module(f"bridgevla_ros.bags.replay.{_PARTS[node].module}")
     began = time.perf_counter()
-    runner: NodeReplay = getattr(module, _PARTS[node].name)(recording, settings, job.seed)
+    runner = PARTS[node].make(recording, settings, job.seed)
     tally.loading = time.perf_counter() - began
     began, worked = time.perf_counter(), time.process_time()
     cut = float(bag.custom.get("bridgevla.trim.first_stamp", "0")) * 1e-9
@@ -205,7 +191,8 @@ def _one(job: _Job, recording: Recording, node: str, watch: Watch | None) -> Rep
     if job.seed is not None:
         result.reasons.append(f"seed: {job.seed} instead of the recorded ones")
     result.reasons += list(dict.fromkeys(f"input lost: {m}" for m in result.missing))[:20]
-    result.reasons += _extrinsics(recording)
+    if node == job.nodes[0]:
+        result.reasons += _extrinsics(recording)
     return result
 
 
@@ -288,24 +275,28 @@ def _nothing(result: ReplayResult) -> str:
     return f"{result.path}: nothing could be compared: {'; '.join(dict.fromkeys(whys)) or 'no outputs'}"
 
 
-def _side_by_side(job: _Job, chosen: Sequence[str], processes: int) -> dict[str, ReplayResult]:
-    """Nodes in processes of their own; the slow ones first."""
+def _side_by_side(job: _Job, processes: int) -> dict[str, ReplayResult]:
+    """Nodes in processes of their own; those that take longest, loading included, first."""
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    order = sorted(chosen, key=lambda n: _COST.index(n))
-    with ProcessPoolExecutor(min(processes, len(chosen)), mp_context=get_context("spawn")) as pool:
+    order = sorted(job.nodes, key=lambda n: _COST.index(n))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         futures = {node: pool.submit(_in_process, job, node) for node in order}
         return {node: future.result() for node, future in futures.items()}
 
 
-_COST = ("action_expert", "cropper", "planner", "arm_streamer", "task", "trajectory")
+_COST = ("planner", "action_expert", "cropper", "arm_streamer", "task", "trajectory")
+_READ: list[tuple[Recording, float]] = []
+"""In a process of the pool: what it reads, and the seconds that took. It reads once for all its nodes."""
 
 
 def _in_process(job: _Job, node: str) -> ReplayResult:
-    began = time.perf_counter()
-    recording = Recording(Bag(job.path, job.mapping))
-    reading = time.perf_counter() - began
-    result = _one(job, recording, node, None)
-    result.tallies[node].seconds += reading
+    if not _READ:
+        began = time.perf_counter()
+        recording = Recording(Bag(job.path, job.mapping))
+        _READ.append((recording, time.perf_counter() - began))
+    recording, reading = _READ[0]
+    result = _one(job, recording, node)
+    result.reading = reading
     return result

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from bridgevla_ros.bags.replay.recording import Item, Recording
-from bridgevla_ros.bags.replay.result import Missing, Skipped
+from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.core.input_log import WORDED, InputKind
 from bridgevla_ros.ros import conversions
+
+D = TypeVar("D")
 
 TOPIC_OF = {
     InputKind.JOINTS: "joint_states",
@@ -113,3 +116,62 @@ class Outputs:
     def message(self, item: Item) -> Any:
         """Decoded."""
         return self._recording.message(item)
+
+
+class LoggedReplay(ABC, Generic[D]):
+    """A node that answers to time and to all that came before: its desk takes in the log once more.
+
+    Attributes:
+        node: Its name.
+        weights: None.
+    """
+
+    node: str
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._desk: D | None = None
+        self._begun, self._ended = math.inf, -math.inf
+        self.weights: dict[str, tuple[str, str]] = {}
+
+    @abstractmethod
+    def fresh(self) -> D:
+        """A desk to which nothing has come."""
+
+    @abstractmethod
+    def feed(self, entry: Entry, desk: D) -> Iterator[Answer]:
+        """Give a desk one input; outputs, each beside its recorded counterpart."""
+
+    @abstractmethod
+    def sources(self) -> list[tuple[Outputs, Callable[[Any], Any]]]:
+        """Recorded outputs of which each must come again, and what reads them."""
+
+    def answers(self) -> Iterator[Answer | Missing | Skipped]:
+        """Every output of the recorded periods, and what was recorded and did not come again."""
+        for entry in entries(self.recording, self.node):
+            if isinstance(entry, Missing):
+                yield entry
+            elif isinstance(entry, Skipped):
+                yield from self._start(entry)
+            elif self._desk is not None:
+                if entry.kind == InputKind.TICK:
+                    self._begun, self._ended = min(self._begun, entry.now), entry.now
+                yield from self.feed(entry, self._desk)
+        yield from self._unmatched()
+
+    def _start(self, skipped: Skipped) -> Iterator[Answer | Skipped]:
+        yield from self._unmatched()
+        if skipped.why:
+            self._desk = None
+            yield skipped
+            return
+        self._desk = self.fresh()
+        self._begun, self._ended = math.inf, -math.inf
+
+    def _unmatched(self) -> Iterator[Answer]:
+        if self._desk is None:
+            return
+        for outputs, read in self.sources():
+            for item in outputs.left(self._begun, self._ended):
+                expected, key = read(outputs.message(item)), f"at {item.stamp:.3f} s"
+                yield Answer(self.node, outputs.name, item.index, item.stamp, key, expected, None)

@@ -20,8 +20,6 @@ from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.ros import conversions
 
 NODE = "planner"
-OUTPUTS = ("plan",)
-NEEDS = ("plan_request", "camera/color/image_raw")
 
 
 class PlannerReplay:
@@ -35,7 +33,8 @@ class PlannerReplay:
         self._recording, self._seed = recording, seed
         self._settings, config = settings.configs(NODE, PlannerNodeConfig, PlannerConfig)
         self._config = config
-        self._planner = Planner(config, arm=settings.arm(config.robot))
+        arm = settings.arm(config.robot)
+        self._planner = settings.loaded(config, config.robot, lambda: Planner(config, arm=arm))
         self.weights: dict[str, tuple[str, str]] = {}
 
     def answers(self) -> Iterator[Answer | Missing | Skipped]:

@@ -164,7 +164,9 @@ class ReplayResult:
         golden: Reason given when the golden was blessed; empty where the recording itself was expected.
         versions: What the bag was recorded with and what is here: version, machine, weights.
         recorded_seconds: Length of the bag.
-        seconds: What the replay takes with loading left out: of the busiest process.
+        reading: Seconds that a process took to read the bag.
+        seconds: What the replay takes with the loading of programs and weights left out: reading, then the
+            longest of the nodes, or all of them spread over the processes where that is longer.
         total_seconds: Wall clock with everything.
     """
 
@@ -181,6 +183,7 @@ class ReplayResult:
     golden: str = ""
     versions: dict[str, dict[str, Any]] = field(default_factory=dict)
     recorded_seconds: float = 0.0
+    reading: float = 0.0
     seconds: float = 0.0
     total_seconds: float = 0.0
 
@@ -205,6 +208,16 @@ class ReplayResult:
         return self.recorded_seconds / self.seconds if self.seconds > 0.0 else math.inf
 
     @property
+    def total_speed(self) -> float:
+        """Recorded seconds a second, with loading."""
+        return self.recorded_seconds / self.total_seconds if self.total_seconds > 0.0 else math.inf
+
+    def speed_of(self, node: str) -> float:
+        """Recorded seconds a second of replaying one node alone on a core, without loading."""
+        seconds = self.reading + self.tallies[node].seconds
+        return self.recorded_seconds / seconds if seconds > 0.0 else math.inf
+
+    @property
     def first(self) -> Difference | None:
         """The earliest difference; at one stamp, that of the node nearest to the camera."""
         return min(self.differences, key=lambda d: (d.stamp, NODES.index(d.node)), default=None)
@@ -225,15 +238,23 @@ class ReplayResult:
             "missing": [asdict(m) for m in self.missing],
             "reasons": self.reasons,
             "notes": self.notes,
-            "compared": {node: _tally(t) for node, t in self.tallies.items()},
+            "compared": {
+                node: _tally(t) | {"speed": _ratio(self.speed_of(node))} for node, t in self.tallies.items()
+            },
             "tolerance": self.tolerance,
             "golden": self.golden,
             "versions": self.versions,
             "recorded_seconds": round(self.recorded_seconds, 3),
+            "reading_seconds": round(self.reading, 3),
             "seconds": round(self.seconds, 3),
             "total_seconds": round(self.total_seconds, 3),
-            "speed": round(self.speed, 2) if math.isfinite(self.speed) else None,
+            "speed": _ratio(self.speed),
+            "speed_with_loading": _ratio(self.total_speed),
         }
+
+
+def _ratio(speed: float) -> float | None:
+    return round(speed, 2) if math.isfinite(speed) else None
 
 
 def _difference(difference: Difference) -> dict[str, Any]:
@@ -269,6 +290,7 @@ def merged(parts: Mapping[str, ReplayResult]) -> ReplayResult:
         whole.missing += part.missing
         whole.reasons += [r for r in part.reasons if r not in whole.reasons]
         whole.notes += [n for n in part.notes if n not in whole.notes]
+        whole.reading = max(whole.reading, part.reading)
         whole.tallies.update(part.tallies)
         for side, values in part.versions.items():
             whole.versions.setdefault(side, {}).update(values)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -15,6 +15,8 @@ from bridgevla_ros.core import resources
 from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
+
+T = TypeVar("T")
 
 _FOREIGN = ("use_sim_time", "start_type_description_service", "qos_overrides.", "diagnostic_updater.")
 """Parameters of ROS itself."""
@@ -26,6 +28,7 @@ class Settings:
     Args:
         bag: Holds the parameters of the run; those of config/bringup.yaml stand in where it does not.
         overrides: "node.parameter" -> value that wins.
+        keep: Where loaded models are kept for the next replay; None loads them each time.
 
     Attributes:
         reasons: Which parameters are not those of the recording.
@@ -35,8 +38,14 @@ class Settings:
         ConfigError: An override names no node.
     """
 
-    def __init__(self, bag: Bag, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        bag: Bag,
+        overrides: Mapping[str, Any] | None = None,
+        keep: dict[Hashable, Any] | None = None,
+    ) -> None:
         self._bag = bag
+        self._keep = keep
         self._overrides: dict[str, dict[str, Any]] = {}
         for name, value in (overrides or {}).items():
             node, dot, parameter = name.partition(".")
@@ -107,6 +116,23 @@ class Settings:
         if robot not in self._arms:
             self._arms[robot] = self._load(robot)
         return self._arms[robot]
+
+    def loaded(self, config: Hashable, robot: str, load: Callable[[], T]) -> T:
+        """A model, perhaps that of an earlier replay with the same config.
+
+        Args:
+            config: Of the model; its type tells one kind from another.
+            robot: It moves; one that only this bag has is not kept.
+            load: Makes it.
+        """
+        self.arm(robot)
+        if self._keep is None or self._robot_folder is not None:
+            return load()
+        key = (type(config), config, robot)
+        if key not in self._keep:
+            self._keep[key] = load()
+        found: T = self._keep[key]
+        return found
 
     def _load(self, robot: str) -> ArmModel:
         try:

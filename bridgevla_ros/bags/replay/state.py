@@ -29,19 +29,21 @@ def replay_state(bag: Bag, stamp: float) -> bytes:
     """
     from bridgevla_ros.bags.replay.action_expert import ExpertReplay
     from bridgevla_ros.bags.replay.cropper import CropperReplay
+    from bridgevla_ros.bags.replay.parts import PARTS
     from bridgevla_ros.bags.replay.recording import Recording
     from bridgevla_ros.bags.replay.settings import Settings
 
     recording, settings = Recording(bag), Settings(bag)
     arrays: dict[str, Any] = {}
-    for kind in (CropperReplay, ExpertReplay):
-        if not all(recording.items(name) for name in kind.NEEDS):
+    kinds: tuple[type[CropperReplay | ExpertReplay], ...] = (CropperReplay, ExpertReplay)
+    for kind in kinds:
+        if not all(recording.items(name) for name in PARTS[kind.node].needs):
             continue
         runner = kind(recording, settings, None)
         runner.until = stamp
         for _ in runner.answers():
             pass
-        arrays |= {f"{kind.NODE}/{name}": value for name, value in runner.state().items()}
+        arrays |= {f"{kind.node}/{name}": value for name, value in runner.state().items()}
     stream = io.BytesIO()
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()

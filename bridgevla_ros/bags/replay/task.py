@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bridgevla_ros.bags.replay.crossing import crossed
-from bridgevla_ros.bags.replay.logged import Entry, Outputs, entries
+from bridgevla_ros.bags.replay.logged import Entry, LoggedReplay, Outputs
+from bridgevla_ros.bags.replay.parts import PARTS
 from bridgevla_ros.bags.replay.recording import Recording
-from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
+from bridgevla_ros.bags.replay.result import Answer
 from bridgevla_ros.bags.replay.settings import Settings
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.input_log import InputKind
@@ -17,48 +18,31 @@ from bridgevla_ros.core.task_machine import Output, TaskConfig
 from bridgevla_ros.core.types import Lease, PlanRequest
 from bridgevla_ros.ros import conversions
 
-NODE = "task"
-OUTPUTS = ("status", "lease", "plan_request")
-NEEDS = ("task/inputs",)
 
-
-class TaskReplay:
+class TaskReplay(LoggedReplay[TaskDesk]):
     """Ticks a task machine at the recorded times."""
 
+    node = "task"
+
     def __init__(self, recording: Recording, settings: Settings, seed: int | None) -> None:
-        self._recording = recording
-        self._settings, self._config = settings.configs(NODE, TaskNodeConfig, TaskConfig)
+        super().__init__(recording)
+        self._settings, self._config = settings.configs(self.node, TaskNodeConfig, TaskConfig)
         self._seed = self._settings.seed if seed is None else seed
-        self._outputs = {name: Outputs(recording, name) for name in OUTPUTS}
-        self._desk: TaskDesk | None = None
-        self._begun, self._ended = float("inf"), float("-inf")
-        self.weights: dict[str, tuple[str, str]] = {}
+        self._outputs = {name: Outputs(recording, name) for name in PARTS[self.node].outputs}
 
-    def answers(self) -> Iterator[Answer | Missing | Skipped]:
-        """Every output of the recorded ticks."""
-        for entry in entries(self._recording, NODE):
-            if isinstance(entry, Missing):
-                yield entry
-            elif isinstance(entry, Skipped):
-                yield from self._start(entry)
-            elif self._desk is not None:
-                yield from self._take(entry, self._desk)
-        yield from self._unmatched()
+    def fresh(self) -> TaskDesk:
+        """An idle task."""
+        return TaskDesk(self._config, seed=self._seed)
 
-    def _start(self, skipped: Skipped) -> Iterator[Answer | Skipped]:
-        yield from self._unmatched()
-        if skipped.why:
-            self._desk = None
-            yield skipped
-            return
-        self._desk = TaskDesk(self._config, seed=self._seed)
-        self._begun, self._ended = float("inf"), float("-inf")
+    def sources(self) -> list[tuple[Outputs, Callable[[Any], Any]]]:
+        """All that it puts out."""
+        return [(outputs, _READ[name]) for name, outputs in self._outputs.items()]
 
-    def _take(self, entry: Entry, desk: TaskDesk) -> Iterator[Answer]:
+    def feed(self, entry: Entry, desk: TaskDesk) -> Iterator[Answer]:
+        """One input; what was refused then is refused again, and changed nothing."""
         kind, now, message, said = entry.kind, entry.now, entry.message, entry.said
         try:
             if kind == InputKind.TICK:
-                self._begun, self._ended = min(self._begun, now), now
                 for output in desk.tick(now):
                     yield self._answer(output)
             elif kind == InputKind.PLAN:
@@ -89,19 +73,11 @@ class TaskReplay:
         else:
             name, key = "status", f"{output.task_id} {output.stage.name.lower()}"
             made = conversions.task_status_to_msg(output)
-        item = self._outputs[name].next(output.stamp)
-        expected = None if item is None else _READ[name](self._recording.message(item))
+        outputs, read = self._outputs[name], _READ[name]
+        item = outputs.next(output.stamp)
+        expected = None if item is None else read(outputs.message(item))
         index = -1 if item is None else item.index
-        return Answer(NODE, name, index, output.stamp, key, expected, _READ[name](crossed(made)), made)
-
-    def _unmatched(self) -> Iterator[Answer]:
-        """What was recorded and did not come again."""
-        if self._desk is None:
-            return
-        for name, outputs in self._outputs.items():
-            for item in outputs.left(self._begun, self._ended):
-                expected = _READ[name](outputs.message(item))
-                yield Answer(NODE, name, item.index, item.stamp, f"at {item.stamp:.3f} s", expected, None)
+        return Answer(self.node, name, index, output.stamp, key, expected, read(crossed(made)), made)
 
 
 _READ: dict[str, Any] = {

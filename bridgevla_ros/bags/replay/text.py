@@ -33,9 +33,10 @@ def show(result: ReplayResult, console: Console) -> None:
     for note in result.notes:
         console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
     expected = f"golden outputs ({result.golden})" if result.golden else "the recording"
-    speed = f"{result.speed:.1f} times real time" if math.isfinite(result.speed) else ""
-    end = f"{result.recorded_seconds:.1f} s replayed in {result.seconds:.1f} s ({speed}), "
-    end += f"{result.total_seconds:.1f} s with loading"
+    end = (
+        f"{result.recorded_seconds:.1f} s replayed in {result.seconds:.1f} s ({result.speed:.1f} times real "
+    )
+    end += f"time), {result.total_seconds:.1f} s with loading ({result.total_speed:.1f} times)"
     exact = ", equal in every bit" if result.exact else ""
     verdict = f"[green]same[/] as {escape(expected)}{exact}" if result.same else "[red]differs[/]"
     console.print(f"{verdict}; tolerances of the {result.tolerance} machine; {end}", soft_wrap=True)

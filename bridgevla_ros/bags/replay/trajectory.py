@@ -17,8 +17,6 @@ from bridgevla_ros.core.types import Guidance, WaypointPlan
 from bridgevla_ros.ros import conversions
 
 NODE = "trajectory"
-OUTPUTS = ("guidance",)
-NEEDS = ("plan",)
 
 
 class TrajectoryReplay:
