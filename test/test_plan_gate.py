@@ -10,13 +10,19 @@ import torch
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.types import PlanRequest
+from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.types import GripperEvent, Keypoint, PlanRequest
 from bridgevla_ros.evaluation import gate as suite
+from bridgevla_ros.evaluation.gate_faults import FAULTS, Case, Faulty
 from bridgevla_ros.evaluation.truth import TruthBackend
+from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.answers import Anchors
 from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.eyes import Eyes
+from bridgevla_ros.planner.gate.collision import STRAY, clearances, obstacles
+from bridgevla_ros.planner.gate.sweep import SPACING
+from bridgevla_ros.planner.grasp import Cloud3d
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.planner.witness import Witness
 from bridgevla_ros.simulation.world import World
@@ -25,14 +31,14 @@ SEED = 900_021  # a purple and a green cube, bars, a plate, a white ball
 
 
 @pytest.fixture(scope="module")
-def case() -> suite.Case:
+def case() -> Case:
     found = suite.draw_case(SEED, World())
     assert found is not None
     return found
 
 
 @pytest.fixture(scope="module")
-def good(case: suite.Case) -> Anchors:
+def good(case: Case) -> Anchors:
     backend = TruthBackend(case.world, case.source, case.destination)
     return backend.anchors(case.frame, case.world.T_base_camera, case.instruction, 0)
 
@@ -42,24 +48,191 @@ def eyes() -> Eyes:
     return EmbeddedBackend(PlannerConfig()).eyes
 
 
-def answer(case: suite.Case, given: suite.Faulty, eyes: Eyes | None = None) -> tuple[ErrorCode, str]:
+def answer(case: Case, given: Faulty, eyes: Eyes | None = None) -> tuple[ErrorCode, str]:
     backend = suite.GivenAnchors()
     backend.given = given
     config = PlannerConfig(
         semantic_limit=0.0,
         waypoint_source="model" if given.local else "geometry",
-        workspace_min=(0.25, -0.40, -0.20),  # so that the table itself is what stops a plan through it
+        workspace_min=given.workspace_min
+        or (0.25, -0.40, -0.20),  # so that the table itself is what stops a plan through it
     )
     planner = Planner(config, backend=backend, arm=ArmModel.load())
     if eyes is not None:
         planner.witness = Witness(eyes, PlannerConfig().semantic_limit)
     request = PlanRequest(given.frame.stamp, "t", "r", case.instruction, 0, 0, 0)
-    plan = planner.plan(request, given.frame, case.world.T_base_camera, now=given.frame.stamp)
+    plan = planner.plan(
+        request, given.frame, case.world.T_base_camera, now=0.0, joints=case.world.joint_state()
+    )
     return plan.code, plan.message
 
 
-def test_a_good_plan_passes(case: suite.Case, good: Anchors, eyes: Eyes) -> None:
-    assert answer(case, suite.Faulty(good, case.frame), eyes) == (ErrorCode.NONE, "")
+@pytest.fixture(scope="module")
+def arm() -> ArmModel:
+    return ArmModel.load()
+
+
+@pytest.fixture(scope="module")
+def draft(case: Case, good: Anchors, arm: ArmModel) -> gate.Draft:
+    """The good plan of the case, as the checks see it."""
+    backend = suite.GivenAnchors()
+    backend.given = Faulty(good, case.frame)
+    world = case.world
+    planner = Planner(PlannerConfig(semantic_limit=0.0), backend=backend, arm=arm)
+    request = PlanRequest(case.frame.stamp, "t", "r", case.instruction, 0, 0, 0)
+    plan = planner.plan(request, case.frame, world.T_base_camera, now=0.0, joints=world.joint_state())
+    assert plan.code is ErrorCode.NONE, plan.message
+    return gate.Draft(
+        plan.waypoints,
+        tuple(plan.T_base_camera @ w.T_camera_tcp for w in plan.waypoints),
+        plan.anchors,
+        plan.intrinsics,
+        plan.T_base_camera,
+        Cloud3d.of(case.frame, world.T_base_camera, 0.0),
+        world.joint_state(),
+    )
+
+
+def refusal(draft: gate.Draft, arm: ArmModel, config: PlannerConfig | None = None) -> BridgeError:
+    """What the gate says; every refusal has a value beyond its limit, and tells what to do."""
+    with pytest.raises(BridgeError) as caught:
+        gate.check(draft, config or PlannerConfig(), arm)
+    error = caught.value
+    assert np.isfinite([error.value, error.limit]).all()
+    assert error.value != error.limit
+    assert error.remedy
+    return error
+
+
+def test_every_check_runs(draft: gate.Draft, arm: ArmModel) -> None:
+    assert gate.check(draft, PlannerConfig(), arm) == (
+        "finite", "certain", "depth", "workspace", "support", "reprojection", "path", "body", "cloud",
+    )  # fmt: skip
+
+
+def test_the_path_is_followed_from_where_the_arm_is(draft: gate.Draft, arm: ArmModel) -> None:
+    assert draft.joints is not None
+    sweep = gate.check_path(draft, PlannerConfig(), arm)
+    np.testing.assert_allclose(sweep.joints[0], draft.joints.position, atol=0.01)
+    for q, pose in zip(sweep.joints, sweep.poses, strict=True):
+        assert arm.fk(q).distance(pose)[0] < 1e-3
+    steps = np.linalg.norm(np.diff([p.translation for p in sweep.poses], axis=0), axis=1)
+    assert steps.max() < 1.5 * SPACING
+    for pose in draft.poses_base:  # every waypoint is one of the postures
+        assert min(pose.distance(p)[0] for p in sweep.poses) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"max_condition": 2.0}, ErrorCode.SINGULARITY, "next to a singularity"),
+        ({"max_sigma": 0.001}, ErrorCode.DEPTH_HOLE, "mm only"),
+        ({"max_reprojection": 1.0}, ErrorCode.REPROJECTION, "px from its anchor"),
+    ],
+)
+def test_limits_are_parameters(
+    draft: gate.Draft, arm: ArmModel, change: dict[str, float], code: ErrorCode, words: str
+) -> None:
+    error = refusal(draft, arm, PlannerConfig(**change))
+    assert (error.code, words in error.message) == (code, True), error
+    assert error.value > error.limit
+
+
+def test_joints_that_cannot_follow(draft: gate.Draft) -> None:
+    slow = ArmModel.load()
+    slow.velocity_limit = slow.velocity_limit / 20.0
+    error = refusal(draft, slow)
+    assert (error.code, error.unit) == (ErrorCode.TOO_FAST, "rad/s")
+    assert "times its speed" in error.message
+
+
+def test_beyond_the_arms_reach(draft: gate.Draft, arm: ArmModel) -> None:
+    far = Transform(np.array([1.1, 0.0, 0.3]), draft.poses_base[0].rotation)
+    last = dataclasses.replace(draft.waypoints[-1], T_camera_tcp=draft.T_base_camera.inverse() @ far)
+    moved = dataclasses.replace(
+        draft, waypoints=(*draft.waypoints[:-1], last), poses_base=(*draft.poses_base[:-1], far)
+    )
+    error = refusal(moved, arm, PlannerConfig(workspace_max=(1.2, 0.4, 0.6)))
+    assert error.code in (ErrorCode.UNREACHABLE, ErrorCode.SINGULARITY, ErrorCode.TOO_FAST)
+    assert "on the way to waypoint 5" in error.message
+
+
+def test_an_anchor_that_may_be_anywhere(draft: gate.Draft, arm: ArmModel) -> None:
+    def vague(anchor: Keypoint) -> Keypoint:
+        return dataclasses.replace(anchor, sigma=0.05)
+
+    error = refusal(dataclasses.replace(draft, anchors=tuple(map(vague, draft.anchors))), arm)
+    assert (error.code, error.value, error.unit) == (ErrorCode.DEPTH_HOLE, 0.05, "m")
+
+
+def with_a_wall(draft: gate.Draft, where: np.ndarray) -> gate.Draft:
+    """A wall of 9 cm, seen in one corner of the image, that faces the camera at a point of the base frame."""
+    points, side = draft.cloud.points.copy(), np.arange(12) * 0.008 - 0.044
+    right, down = draft.T_base_camera.rotation[:, 0], draft.T_base_camera.rotation[:, 1]
+    points[:12, :12] = where + side[None, :, None] * right + side[:, None, None] * down
+    return dataclasses.replace(draft, cloud=dataclasses.replace(draft.cloud, points=points))
+
+
+def test_something_stands_in_the_way(draft: gate.Draft, arm: ArmModel) -> None:
+    sweep = gate.check_path(draft, PlannerConfig(), arm)
+    carried = np.flatnonzero(sweep.toward == 3)
+    middle = sweep.poses[int(carried[len(carried) // 2])].translation
+    error = refusal(with_a_wall(draft, middle), arm)
+    assert (error.code, error.unit) == (ErrorCode.COLLISION, "m")
+    assert "that is seen there" in error.message
+    assert error.value > error.limit
+    away = with_a_wall(draft, middle + np.array([0.0, 0.0, 0.6]))
+    assert gate.check(away, PlannerConfig(), arm)
+
+
+def test_what_is_held_counts_as_the_hands(draft: gate.Draft, arm: ArmModel) -> None:
+    """A point between the fingers and below them meets what they carry, and nothing of an empty hand."""
+    sweep = gate.check_path(draft, PlannerConfig(), arm)
+    i = int(np.flatnonzero(sweep.toward == 3)[0])
+    one = gate.Sweep(
+        sweep.joints[i : i + 1], sweep.widths[i : i + 1], sweep.toward[i : i + 1], sweep.poses[i : i + 1]
+    )
+    hang = draft.poses_base[1].translation[2] - draft.support
+    points = np.tile(one.poses[0].translation - np.array([0.0, 0.0, hang - 0.001]), (STRAY, 1))
+    (full,), (part,) = clearances(draft, one, points, arm)
+    assert full < 0.0
+    assert int(part) == len(arm.capsule_links) + len(arm.gripper.radius)
+    none = tuple(dataclasses.replace(w, gripper_event=GripperEvent.NONE) for w in draft.waypoints)
+    (empty,), _ = clearances(dataclasses.replace(draft, waypoints=none), one, points, arm)
+    assert empty > full + 0.003
+
+
+def test_the_arm_is_not_in_its_own_way(draft: gate.Draft, arm: ArmModel) -> None:
+    assert gate.check(draft, PlannerConfig(), arm)
+    blind = dataclasses.replace(draft, joints=None)
+    assert len(obstacles(blind, arm)) > len(obstacles(draft, arm)) + 50
+    assert "that is seen there" in refusal(blind, arm).message
+
+
+def test_thing_and_place_are_not_in_the_way(draft: gate.Draft, arm: ArmModel) -> None:
+    points = obstacles(draft, arm)
+    contacts = [draft.poses_base[i].translation for i in (1, 4)]
+    for contact, reach in zip(contacts, (0.02, 0.10), strict=True):
+        near = np.linalg.norm(points[:, :2] - contact[:2], axis=1) < reach
+        assert not (near & (points[:, 2] < contact[2])).any()
+    unnamed = obstacles(dataclasses.replace(draft, anchors=(), waypoints=(), poses_base=()), arm)
+    assert len(unnamed) > len(points) + 20
+
+
+def test_the_arm_meets_itself(draft: gate.Draft, arm: ArmModel) -> None:
+    folded = np.array([0.0, -1.7, 0.0, -3.0, 0.0, 0.0, 0.785])
+    sweep = gate.Sweep(folded[None], np.array([0.085]), np.array([2]), [arm.fk(folded)])
+    with pytest.raises(BridgeError) as caught:
+        gate.check_body(draft, sweep, arm)
+    error = caught.value
+    assert error.code is ErrorCode.COLLISION
+    assert "on the way to waypoint 2" in error.message
+    assert "would touch" in error.message
+    assert error.value < error.limit
+
+
+def test_a_good_plan_passes(case: Case, good: Anchors, eyes: Eyes) -> None:
+    assert answer(case, Faulty(good, case.frame), eyes) == (ErrorCode.NONE, "")
 
 
 @pytest.mark.parametrize(
@@ -70,30 +243,29 @@ def test_a_good_plan_passes(case: suite.Case, good: Anchors, eyes: Eyes) -> None
         ("depth hole", ErrorCode.DEPTH_HOLE, "have depth"),
         ("long depth", ErrorCode.DEPTH_HOLE, "under the table"),
         ("beside", ErrorCode.DEPTH_HOLE, "nothing that stands"),
+        ("through thing", ErrorCode.COLLISION, "that is seen there"),
     ],
 )
-def test_what_geometry_stops(
-    case: suite.Case, good: Anchors, fault: str, code: ErrorCode, words: str
-) -> None:
-    tries = (suite.FAULTS[fault](case, good, np.random.default_rng(k)) for k in range(20))
+def test_what_geometry_stops(case: Case, good: Anchors, fault: str, code: ErrorCode, words: str) -> None:
+    tries = (FAULTS[fault](case, good, np.random.default_rng(k)) for k in range(20))
     found = next(f for f in tries if f is not None)
     got, message = answer(case, found)
     assert (got, words in message) == (code, True), message
 
 
-def test_the_witness_sees_the_wrong_thing(case: suite.Case, good: Anchors, eyes: Eyes) -> None:
+def test_the_witness_sees_the_wrong_thing(case: Case, good: Anchors, eyes: Eyes) -> None:
     scene = case.world.scene
     named = scene.object(case.source)
     other = next(o for o in scene.objects if o.movable and o.name in case.seen and o.colour != named.colour)
     moved = dataclasses.replace(good.source, pixel=case.seen[other.name])
-    wrong = suite.Faulty(dataclasses.replace(good, source=moved), case.frame)
+    wrong = Faulty(dataclasses.replace(good, source=moved), case.frame)
     code, message = answer(case, wrong, eyes)
     assert code is ErrorCode.NO_TARGET
     assert f"looks {other.colour}, not {named.colour}" in message
     assert answer(case, wrong)[0] is ErrorCode.NONE, "geometry alone has nothing against it"
 
 
-def test_the_witness_says_nothing_of_what_is_not_named(case: suite.Case, good: Anchors, eyes: Eyes) -> None:
+def test_the_witness_says_nothing_of_what_is_not_named(case: Case, good: Anchors, eyes: Eyes) -> None:
     witness = Witness(eyes, 0.05)
     sights = witness.sights(case.frame, case.world.T_base_camera, "put the cube on the plate", good)
     assert [colour.named for _, colour, _ in sights] == ["", ""]
@@ -104,7 +276,7 @@ def test_the_witness_says_nothing_of_what_is_not_named(case: suite.Case, good: A
         )
 
 
-def test_one_look_at_a_frame_serves_the_anchors_and_their_check(case: suite.Case, eyes: Eyes) -> None:
+def test_one_look_at_a_frame_serves_the_anchors_and_their_check(case: Case, eyes: Eyes) -> None:
     backend, pose = EmbeddedBackend(PlannerConfig()), case.world.T_base_camera
     looked: list[str] = []
     for part, name in ((backend.eyes.model.trunk, "image"), (backend.eyes.model.text, "words")):

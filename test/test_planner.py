@@ -13,7 +13,8 @@ from bridgevla_ros.core.types import GripperEvent, PlanRequest, RgbdFrame, Waypo
 from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.draw import annotate
-from bridgevla_ros.planner.grasp import Cloud3d, grasp, lift
+from bridgevla_ros.planner.grasp import Cloud3d, grasp
+from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.place import place
 from bridgevla_ros.planner.planner import Planner, digest
 from bridgevla_ros.simulation.scene import CameraSpec, ObjectSpec, SceneSpec
@@ -232,7 +233,7 @@ def test_geometry_from_depth_alone(frame: RgbdFrame, world: World) -> None:
                 along = np.array([np.cos(item.yaw), np.sin(item.yaw)])
                 assert abs(float(found.finger @ along)) < np.sin(np.radians(8.0))
         else:
-            where = place(cloud, pixel, lift(frame, cloud, pixel))
+            where = place(cloud, pixel, lift(frame, world.T_base_camera, pixel))
             assert np.linalg.norm(where.center - truth) < 0.015
             assert abs(where.floor - 0.006) < 0.008
 

@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bridgevla_ros.core import bspline
 from bridgevla_ros.core.config import param

@@ -69,12 +69,14 @@ class RgbdFrame:
         depth: (H, W) float32, metres along the optical axis; NaN invalid, +Inf too far, -Inf too
             close (REP-118).
         intrinsics: Of both images (depth is registered to colour).
+        sigma: (H, W) float32, metres, standard deviation of ``depth`` where its source tells; NaN elsewhere.
     """
 
     stamp: float
     rgb: NDArray[np.uint8]
     depth: NDArray[np.float32]
     intrinsics: CameraIntrinsics
+    sigma: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)

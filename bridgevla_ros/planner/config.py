@@ -62,6 +62,11 @@ class PlannerConfig:
     ambiguity: float = param(
         0.4, "A second peak with this share of the first one's mass is AMBIGUOUS", ge=0.0, le=1.0
     )
+    viewpoint: str = param(
+        "camera",
+        "Whose left, right, near and far is meant: that of the picture, or as seen from the arm's base",
+        choices=("camera", "robot"),
+    )
     threads: int = param(1, "Threads of torch", ge=1, le=64)
     seed: int = param(0, "Added to each request's seed", ge=0)
     robot: str = param("panda_2f85", "Robot of config/robots, or a path to its YAML file")
@@ -94,8 +99,25 @@ class PlannerConfig:
         ge=0.0,
         le=1.0,
     )
+    max_sigma: float = param(
+        0.03, "Greatest standard deviation of an anchor's position", unit="m", ge=0.001, le=1.0
+    )
     max_condition: float = param(
-        40.0, "Greatest condition number of the arm's Jacobian at a waypoint", ge=1.0
+        40.0, "Greatest condition number of the arm's Jacobian along the path", ge=1.0
+    )
+    max_joint_speed: float = param(
+        4.0,
+        "Greatest speed of a joint where the TCP goes at its own, in limits of that joint; the arm is slowed "
+        "by as much",
+        ge=1.0,
+        le=100.0,
+    )
+    max_overlap: float = param(
+        0.010,
+        "Depth by which the arm's model, which is rounder than the arm, may reach into what is seen",
+        unit="m",
+        ge=0.0,
+        le=0.2,
     )
 
     def __post_init__(self) -> None:

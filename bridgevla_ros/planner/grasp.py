@@ -14,18 +14,10 @@ from scipy import ndimage
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.planner.lifting import STEP
 
 ABOVE = 0.006
 """Metres above the support plane that make a point part of a thing, three sigma of a depth camera at 1 m."""
-
-STEP = 0.012
-"""Metres between neighbouring pixels that part two things."""
-
-PATCH = 3
-"""Pixels on each side of an anchor that are lifted together."""
-
-MIN_VALID = 0.3
-"""Share of an anchor's patch that must have depth."""
 
 MIN_GRIP = 0.020
 """Metres above the support that the TCP keeps: the pads reach 19 mm below it."""
@@ -58,59 +50,6 @@ class Cloud3d:
             mode = edges[int(counts.argmax())] + 0.0005
             support = float(np.median(near[np.abs(near - mode) < 0.004]))
         return cls(points, frame.rgb, support)
-
-
-@dataclass(frozen=True, eq=False)
-class Lifted:
-    """An anchor in space.
-
-    Attributes:
-        position: (3,) metres, base frame, median of the patch's nearest surface.
-        depth: Metres along the optical axis.
-        sigma: Metres.
-        valid_fraction: Share of the patch with depth.
-    """
-
-    position: Array
-    depth: float
-    sigma: float
-    valid_fraction: float
-
-
-def lift(frame: RgbdFrame, cloud: Cloud3d, pixel: Array) -> Lifted:
-    """Lift a pixel by the patch around it.
-
-    Raises:
-        BridgeError: OUT_OF_RANGE: outside the image. DEPTH_HOLE: too little depth around it.
-    """
-    height, width = frame.depth.shape
-    u, v = round(float(pixel[0])), round(float(pixel[1]))
-    if not (0 <= u < width and 0 <= v < height):
-        raise BridgeError(
-            ErrorCode.OUT_OF_RANGE,
-            f"anchor ({float(pixel[0]):.0f}, {float(pixel[1]):.0f}) lies outside the {width}x{height} image",
-            value=float(pixel[0] if not 0 <= u < width else pixel[1]),
-            limit=float(width if not 0 <= u < width else height),
-            unit="px",
-        )
-    window = (slice(max(v - PATCH, 0), v + PATCH + 1), slice(max(u - PATCH, 0), u + PATCH + 1))
-    depth = frame.depth[window]
-    valid = np.isfinite(depth) & (depth > 0)
-    fraction = float(valid.mean())
-    if fraction < MIN_VALID:
-        raise BridgeError(
-            ErrorCode.DEPTH_HOLE,
-            f"only {100 * fraction:.0f}% of the pixels around ({u}, {v}) have depth",
-            value=fraction,
-            limit=MIN_VALID,
-            remedy="move the camera or the thing: shiny, dark and transparent surfaces have no depth",
-        )
-    values = depth[valid]
-    middle = float(np.median(values))
-    surface = valid & (np.abs(depth - middle) < STEP)
-    points = cloud.points[window][surface]
-    spread = float(1.4826 * np.median(np.abs(values - middle)))
-    return Lifted(np.median(points, 0), float(np.median(depth[surface])), max(spread, 0.002), fraction)
 
 
 def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:

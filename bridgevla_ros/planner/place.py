@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bridgevla_ros.core.transforms import Array
-from bridgevla_ros.planner.grasp import ABOVE, MIN_GRIP, Cloud3d, Grasp, Lifted, chroma, extents
+from bridgevla_ros.planner.grasp import ABOVE, MIN_GRIP, Cloud3d, Grasp, chroma, extents
+from bridgevla_ros.planner.lifting import Lifted
 
 REACH = 0.14
 """Metres from its middle within which a place must have its walls."""

@@ -17,6 +17,7 @@ from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     CameraIntrinsics,
     GripperEvent,
+    JointState,
     Keypoint,
     PlanRequest,
     RgbdFrame,
@@ -29,10 +30,12 @@ from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
-from bridgevla_ros.planner.grasp import Cloud3d, Lifted, grasp, lift, top_down
+from bridgevla_ros.planner.grasp import Cloud3d, grasp, top_down
 from bridgevla_ros.planner.language import normalise, split_clauses
 from bridgevla_ros.planner.ledger import Ledger
+from bridgevla_ros.planner.lifting import Lifted, lift
 from bridgevla_ros.planner.place import place, release
+from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
 
 if TYPE_CHECKING:
     from bridgevla_ros.planner.witness import Witness
@@ -85,7 +88,13 @@ class Planner:
         return out
 
     def plan(
-        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+        self,
+        request: PlanRequest,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        *,
+        now: float,
+        joints: JointState | None = None,
     ) -> WaypointPlan:
         """Answer a request from one frame.
 
@@ -94,6 +103,7 @@ class Planner:
             frame: Colour and depth.
             T_base_camera: At the frame's stamp.
             now: Seconds, for the plan's latency.
+            joints: Where the arm was when the frame was taken; None: taken to be at home and out of sight.
 
         Returns:
             A plan, or a refusal with its code; BridgeError never leaves this method.
@@ -114,7 +124,7 @@ class Planner:
             null = found.null_probability
             with ledger.section("lift"):
                 cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
-                lifted = [lift(frame, cloud, a.pixel) for a in _given(found)]
+                lifted = [lift(frame, T_base_camera, a.pixel) for a in _given(found)]
                 anchors = _keypoints(found, lifted, T_base_camera)
             with ledger.section("waypoints"):
                 if self.config.waypoint_source == "model":
@@ -125,15 +135,8 @@ class Planner:
                     stops = self._from_geometry(request, found, lifted, cloud)
                 waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
             with ledger.section("gate"):
-                gate.check_depth(cloud.points, cloud.support, anchors)
-                draft = gate.Draft(
-                    waypoints,
-                    tuple(s.pose for s in stops),
-                    anchors,
-                    frame.intrinsics,
-                    T_base_camera,
-                    cloud.support,
-                )
+                poses = tuple(s.pose for s in stops)
+                draft = gate.Draft(waypoints, poses, anchors, frame.intrinsics, T_base_camera, cloud, joints)
                 gate.check(draft, self.config, self.arm)
                 if self.witness is not None:
                     self.witness.check(frame, T_base_camera, clause, found)
@@ -273,17 +276,6 @@ class Planner:
                 Stop(top_down(position, finger), waypoint.kind, waypoint.event, width, waypoint.anchor)
             )
         return tuple(stops)
-
-
-def camera_yaw(T_base_camera: Transform) -> float:
-    """Heading of the camera's view on the ground, rad about base z.
-
-    When it looks straight down: of its image's top.
-    """
-    forward = T_base_camera.rotation[:2, 2]
-    if float(np.linalg.norm(forward)) < 0.05:
-        forward = -T_base_camera.rotation[:2, 1]
-    return float(np.arctan2(forward[1], forward[0]))
 
 
 def describe(error: BridgeError) -> str:
