@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bridgevla_ros import bringup
-from bridgevla_ros.cli import VERBS, version
+from bridgevla_ros.cli import VERBS, main, version
 from bridgevla_ros.cli.verbs import Verb
 from bridgevla_ros.core.errors import ErrorCode
 
@@ -165,3 +165,19 @@ def test_the_stand_in_never_shadows_a_real_tf2_msgs() -> None:
     assert (ROOT / "interfaces" / "COLCON_IGNORE").is_file()
     assert (ROOT / "interfaces/tf2_msgs/msg/TFMessage.msg").is_file()
     assert "add_subdirectory" not in (ROOT / "CMakeLists.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "expert", "--config", "training/nowhere.yaml"], "training/appf.yaml"),
+        (["train", "expret"], "did you mean expert?"),
+        (["dataset", "info", "nowhere"], "there is neither"),
+        (["evil"], "did you mean eval?"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_with_the_way_out(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert told in capsys.readouterr().err

@@ -81,6 +81,9 @@ def _guarded(program: str, work: Callable[[], int]) -> int:
         remedy = getattr(error, "remedy", "")
         print(f"{program}: {error}" + (f"; {remedy}" if remedy else ""), file=sys.stderr)
         return 2
+    except FileNotFoundError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `bridgevla ... | head`

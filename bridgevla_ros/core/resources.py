@@ -40,8 +40,24 @@ def find(relative: str | Path) -> Path:
 
 
 def find_config(name: str) -> Path:
-    """Return ``config/<name>`` or the absolute path given."""
-    return find(name if Path(name).is_absolute() else Path("config") / name)
+    """Return ``config/<name>``, or the file of that path.
+
+    Raises:
+        FileNotFoundError: There is neither; says what ``config`` holds there.
+    """
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return find(path)
+    folders = [root / "config" for root in roots()]
+    for candidate in (*(folder / path for folder in folders), path):
+        if candidate.exists():
+            return candidate
+    beside = {
+        str(file.relative_to(folder)) for folder in folders for file in (folder / path).parent.glob("*.*")
+    }
+    raise FileNotFoundError(
+        f"{path} is neither here nor in {' or '.join(map(str, folders))}, which holds {', '.join(sorted(beside))}"
+    )
 
 
 def find_weights(name: str) -> Path:
