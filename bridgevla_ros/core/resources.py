@@ -55,9 +55,8 @@ def find_config(name: str) -> Path:
     beside = {
         str(file.relative_to(folder)) for folder in folders for file in (folder / path).parent.glob("*.*")
     }
-    raise FileNotFoundError(
-        f"{path} is neither here nor in {' or '.join(map(str, folders))}, which holds {', '.join(sorted(beside))}"
-    )
+    places, held = " or ".join(map(str, folders)), ", ".join(sorted(beside))
+    raise FileNotFoundError(f"{path} is neither here nor in {places}, which holds {held}")
 
 
 def find_weights(name: str) -> Path:
