@@ -377,6 +377,29 @@ class Bag:
         return None if newest is None else self.decode(*newest)
 
 
+def find_bags(path: Path) -> list[Path]:
+    """Bags that a path stands for: itself, or all that lie below it; golden outputs are none.
+
+    Raises:
+        BridgeError: BAD_INPUT where there is none.
+    """
+    if not path.exists():
+        raise BridgeError(
+            ErrorCode.BAD_INPUT, f"{path} does not exist", remedy="name a bag, or a folder with bags"
+        )
+    if path.is_file():
+        return [path]
+    files = [p for suffix in _SUFFIXES for p in path.rglob(f"*{suffix}*") if _kind(p) == suffix]
+    found = {p.parent for p in files if "golden" not in p.relative_to(path).parts}
+    if not found:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{path} holds no bag: no .mcap or .db3 file",
+            remedy="name a bag, or record one: bridgevla record",
+        )
+    return sorted(found)
+
+
 def _kind(path: Path) -> str:
     """The storage suffix of a file, looking through a compression's."""
     name = path.with_suffix("") if path.suffix in _ZSTD_SUFFIXES else path

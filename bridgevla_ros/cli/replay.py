@@ -8,7 +8,8 @@ missing from the bag), 2 it cannot be replayed.
   bridgevla replay BAG --node action_expert --param action_expert.samples=4
   bridgevla replay BAG --report divergence.html --json divergence.json
   bridgevla replay BAG --bless --reason "the gate now keeps 2 cm from the edge"
-  bridgevla replay BAGS/* --what-if expert=runs/train/best --json ab.json
+  bridgevla replay BAGS --what-if expert=runs/train/best --json ab.json
+  bridgevla replay BAGS --repeat 20 --load
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SHORT = {"expert": "action_expert.weights", "planner": "planner.weights"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
     parser.add_argument(
-        "bag", nargs="+", type=Path, help="folder of a bag, or its file; several for --what-if"
+        "bag", nargs="+", type=Path, help="folder of a bag, or its file; or a folder with bags below it"
     )
     parser.add_argument(
         "--node",
@@ -67,6 +68,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reason", default="", help="why the new outputs are right")
     parser.add_argument(
+        "--repeat",
+        type=int,
+        default=0,
+        metavar="N",
+        help="replay each bag N times: does the same come out each time, to the bit?",
+    )
+    parser.add_argument(
+        "--load", action="store_true", help="with --repeat: the last of the N beside a busy machine"
+    )
+    parser.add_argument(
         "--what-if",
         nargs="+",
         default=[],
@@ -78,15 +89,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the verb."""
+    from bridgevla_ros.bags.reader import find_bags
+
     try:
         if args.what_if:
             return _what_if(args)
-        if len(args.bag) > 1 and (args.json or args.report):
-            raise ConfigError("--json and --report are for one bag")
-        return max([_replay(args, bag) for bag in args.bag])
+        bags = [bag for path in args.bag for bag in find_bags(path)]
+        if args.repeat:
+            return _repeat(args, bags)
+        if args.load:
+            raise ConfigError("--load goes with --repeat")
+        if len(bags) > 1 and (args.json or args.report):
+            raise ConfigError(f"--json and --report are for one bag, and these are {len(bags)}")
+        return max([_replay(args, bag) for bag in bags])
     except (BridgeError, ConfigError) as error:
         print(f"bridgevla replay: {_text(error)}", file=sys.stderr)
         return 2
+
+
+def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
+    from rich.console import Console
+
+    from bridgevla_ros.bags.replay.stability import show, stability
+
+    console = Console(highlight=False)
+    found = stability(
+        bags,
+        tuple(args.node) or ("all",),
+        repeats=args.repeat,
+        load=args.load,
+        overrides=parameters(args.param),
+        mapping=args.mapping,
+        tolerance=args.tolerance,
+        processes=max(1, args.jobs),
+        console=console,
+    )
+    show(found, console)
+    if args.json is not None:
+        _write(args.json, json.dumps([entry.to_json() for entry in found], indent=1) + "\n")
+    return 2 if any(e.impossible for e in found) else 0 if all(e.stable for e in found) else 1
 
 
 def _text(error: BridgeError | ConfigError) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.progress import track
 
+from bridgevla_ros.bags.reader import find_bags
 from bridgevla_ros.core.config import from_mapping, specs
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.datasets import report
@@ -41,26 +42,6 @@ class Made:
     episodes: int = 0
     frames: int = 0
     bank_frames: int = 0
-
-
-def find_bags(folder: Path) -> list[Path]:
-    """Bags in a folder: itself, or all that lie below it.
-
-    Raises:
-        BridgeError: BAD_INPUT where there is none.
-    """
-    suffixes = (".mcap", ".db3")
-    if not folder.exists():
-        raise BridgeError(ErrorCode.BAD_INPUT, f"{folder} does not exist", remedy="name a folder with bags")
-    found = {p.parent for s in suffixes for p in folder.rglob(f"*{s}*")}
-    found = {p for p in found if "golden" not in p.parts}
-    if folder.is_file():
-        found = {folder}
-    if not found:
-        raise BridgeError(
-            ErrorCode.BAD_INPUT, f"{folder} holds no bag", remedy="record one: bridgevla record"
-        )
-    return sorted(found)
 
 
 def from_bags(

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from rich.progress import track
 from scipy.spatial.transform import Rotation, Slerp
 
-from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.reader import Bag, find_bags
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import GripperEvent, Guidance, WaypointKind
 from bridgevla_ros.datasets.features import Feature
-from bridgevla_ros.datasets.from_bags import find_bags
 from bridgevla_ros.datasets.reading import open_dataset
 from bridgevla_ros.expert.config import ModelConfig
 from bridgevla_ros.training.data_guidance import OPEN_WIDTH, GuidanceLibrary, rows_along

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from rich.progress import track
 from rich.table import Table
 
 from bridgevla_ros.bags.mapping import TopicMapping
-from bridgevla_ros.bags.replay.engine import replay
+from bridgevla_ros.bags.reader import find_bags
+from bridgevla_ros.bags.replay.fleet import Fleet, Job
 from bridgevla_ros.bags.replay.result import ReplayResult
-from bridgevla_ros.core.errors import BridgeError
 
 _SAMPLES = 2000
 """Bootstrap samples of an interval. Our choice."""
@@ -106,42 +105,32 @@ def compare_settings(
         overrides: What B changes; A is as recorded.
         seed: Of B; None for the recorded ones.
         mapping: Names of another robot's bags.
-        processes: How many nodes side by side.
+        processes: How many replays side by side.
         console: Shows progress.
 
     Raises:
         ConfigError: An override is unknown or not allowed.
-        BridgeError: BAD_INPUT for an unknown node.
+        BridgeError: BAD_INPUT where there is no bag.
     """
     outcome = WhatIf()
     pairs: list[tuple[ReplayResult, ReplayResult]] = []
-    for bag in track(_expand(bags), "replaying", console=console, disable=console is None):
-        both = partial(replay, bag, nodes, mapping=mapping, processes=processes, golden=False)
-        try:
-            a, b = both(), both(overrides=overrides, seed=seed)
-        except BridgeError as error:
-            outcome.refused[str(bag)] = error.message
-            continue
+    jobs = []
+    for bag in (bag for path in bags for bag in find_bags(path)):
+        as_recorded = Job(bag, tuple(nodes), mapping=mapping, golden=False)
+        jobs += [as_recorded, replace(as_recorded, overrides=dict(overrides), seed=seed)]
+    with Fleet(min(processes, len(jobs))) as fleet:
+        results = track(fleet.run(jobs), "replaying", len(jobs), console=console, disable=console is None)
+        sides = [one.result for one in results]
+    for a, b in zip(sides[::2], sides[1::2], strict=True):
         if a.impossible or b.impossible:
-            outcome.refused[str(bag)] = a.impossible or b.impossible
+            outcome.refused[a.path] = a.impossible or b.impossible
             continue
-        outcome.bags.append(str(bag))
+        outcome.bags.append(a.path)
         outcome.changes += [r for r in b.reasons if r not in outcome.changes and r not in a.reasons]
         pairs.append((a, b))
     _count(outcome, pairs)
     _rows(outcome, pairs)
     return outcome
-
-
-def _expand(bags: Sequence[Path]) -> list[Path]:
-    """Bags, with folders of bags opened."""
-    found: list[Path] = []
-    for path in bags:
-        inside = [path] if path.is_file() or any(path.glob("*.mcap")) or any(path.glob("*.db3")) else []
-        found += inside or sorted(
-            p for p in path.iterdir() if p.is_dir() and (any(p.glob("*.mcap")) or any(p.glob("*.db3")))
-        )
-    return found
 
 
 def _count(outcome: WhatIf, pairs: list[tuple[ReplayResult, ReplayResult]]) -> None:
