@@ -64,6 +64,11 @@ class JointBuffer:
         while self._states[-1].stamp - self._states[0].stamp > self._memory:
             self._states.pop(0)
 
+    def before(self, stamp: float) -> JointState | None:
+        """The newest state that is no later than a stamp; None where nothing is so old."""
+        after = bisect.bisect_right(self._states, stamp, key=lambda s: s.stamp)
+        return self._states[after - 1] if after else None
+
     def around(self, stamp: float) -> tuple[JointState, ...]:
         """The state of that stamp, or the two on its sides.
 

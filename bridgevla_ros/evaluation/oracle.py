@@ -8,7 +8,15 @@ import numpy as np
 
 from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.transforms import Transform
-from bridgevla_ros.core.types import Keypoint, PlanRequest, RgbdFrame, Role, Waypoint, WaypointPlan
+from bridgevla_ros.core.types import (
+    JointState,
+    Keypoint,
+    PlanRequest,
+    RgbdFrame,
+    Role,
+    Waypoint,
+    WaypointPlan,
+)
 from bridgevla_ros.planner.planner import digest
 from bridgevla_ros.simulation.demonstrations import Subgoal, steps_total, subgoal
 from bridgevla_ros.simulation.suites import SuiteTask
@@ -29,7 +37,13 @@ class OraclePlanner:
         self._world, self._task = world, task
 
     def plan(
-        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+        self,
+        request: PlanRequest,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        *,
+        now: float,
+        joints: JointState | None = None,
     ) -> WaypointPlan:
         """Waypoints of the request's step, in the camera frame."""
         found = subgoal(self._world, self._task, request.step)

@@ -96,7 +96,8 @@ class Scene:
     def _plan(self, words: str) -> WaypointPlan:
         world = self.world
         request = PlanRequest(0.0, "probe", "probe", words)
-        plan = self.planner.plan(request, world.render(), world.T_base_camera, now=world.now)
+        joints = world.joint_state()
+        plan = self.planner.plan(request, world.render(), world.T_base_camera, now=world.now, joints=joints)
         if plan.code is not ErrorCode.NONE:
             raise BridgeError(plan.code, plan.message)
         return plan

@@ -78,7 +78,13 @@ class SubgoalPlanner(Protocol):
     """The planner's core."""
 
     def plan(
-        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+        self,
+        request: PlanRequest,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        *,
+        now: float,
+        joints: JointState | None = None,
     ) -> WaypointPlan:
         """Answer a request from one frame; refusals carry a code."""
         ...
@@ -260,7 +266,7 @@ class Graph:
         request = self._request
         if request is not None and frame.stamp >= request.stamp:
             self._request = None
-            plan = self.planner.plan(request, frame, T_base_camera, now=now)
+            plan = self.planner.plan(request, frame, T_base_camera, now=now, joints=joints)
             if self.plan_filter is not None and plan.code is ErrorCode.NONE:
                 plan = self.plan_filter(plan)
             self._later(now + self.timing.planner_latency, lambda: self._on_plan(plan))

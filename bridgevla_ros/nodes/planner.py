@@ -12,6 +12,7 @@ from bridgevla.msg import PlanRequest as PlanRequestMsg
 from bridgevla.msg import TaskStatus as TaskStatusMsg
 from bridgevla.msg import WaypointPlan as WaypointPlanMsg
 from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import JointState as JointStateMsg
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointPlan
@@ -54,6 +55,7 @@ class PlannerNode(ManagedNode):
             self.create_subscription(Image, "camera/color/image_raw", self._on_color, qos.SENSOR),
             self.create_subscription(Image, "camera/depth/image_raw", self._on_depth, qos.SENSOR),
             self.create_subscription(CameraInfo, "camera/color/camera_info", self._on_info, qos.SENSOR),
+            self.create_subscription(JointStateMsg, "joint_states", self._on_joints, qos.SENSOR),
         ]
         self._timer = self.create_timer(0.02, self._serve)
         self._worker = threading.Thread(target=self._work, name="planner", daemon=True)
@@ -81,6 +83,10 @@ class PlannerNode(ManagedNode):
 
     def _on_info(self, msg: CameraInfo) -> None:
         self._frames.info.add(conversions.stamp_from_msg(msg.header.stamp), msg)
+
+    def _on_joints(self, msg: JointStateMsg) -> None:
+        names = self._planner.arm.joint_names
+        self._frames.joints.add(conversions.joint_state_from_msg(msg, names))
 
     def _on_request(self, msg: PlanRequestMsg) -> None:
         if not self.active:

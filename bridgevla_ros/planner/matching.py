@@ -9,9 +9,9 @@ from typing import Any, Generic, TypeVar
 
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.inputs import Lookup, Stamped
+from bridgevla_ros.core.inputs import JointBuffer, Lookup, Stamped
 from bridgevla_ros.core.transforms import Transform
-from bridgevla_ros.core.types import CameraIntrinsics, PlanRequest, RgbdFrame, WaypointPlan
+from bridgevla_ros.core.types import CameraIntrinsics, JointState, PlanRequest, RgbdFrame, WaypointPlan
 from bridgevla_ros.planner.planner import Planner
 
 Image = TypeVar("Image")
@@ -46,6 +46,7 @@ class Job:
         T_base_camera: At the frame's stamp.
         now: Seconds, when it was put together.
         color_stamp: Seconds, of the colour image.
+        joints: Where the arm was; None where nobody says.
     """
 
     request: PlanRequest
@@ -53,6 +54,7 @@ class Job:
     T_base_camera: Transform
     now: float
     color_stamp: float
+    joints: JointState | None = None
 
     def plan(self, planner: Planner, report: Callable[[str], None] | None = None) -> WaypointPlan:
         """Plan or refusal that names its inputs.
@@ -62,7 +64,9 @@ class Job:
             report: Called with the traceback where a backend fails, which is a refusal as well.
         """
         try:
-            plan = planner.plan(self.request, self.frame, self.T_base_camera, now=self.now)
+            plan = planner.plan(
+                self.request, self.frame, self.T_base_camera, now=self.now, joints=self.joints
+            )
         except Exception as error:
             # A backend of the user's may raise anything; the request must be answered all the same.
             if report is not None:
@@ -97,6 +101,7 @@ class FrameMatcher(Generic[Image, Info]):
         self.color: Stamped[Image] = Stamped(12)
         self.depth: Stamped[Image] = Stamped(12)
         self.info: Stamped[Info] = Stamped(12)
+        self.joints = JointBuffer()
 
     def job(self, request: PlanRequest, lookup: Lookup, now: float) -> Job:
         """The newest frame taken after the request, with its transform.
@@ -113,7 +118,7 @@ class FrameMatcher(Generic[Image, Info]):
                 continue
             frame = self._build(color[1], info[1], depth)
             transform = lookup(self._base_frame, frame.intrinsics.frame, frame.stamp)
-            return Job(request, frame, transform, now, color[0])
+            return Job(request, frame, transform, now, color[0], self.joints.before(frame.stamp))
         raise self._missing(now)
 
     def _missing(self, now: float) -> BridgeError:

@@ -70,6 +70,8 @@ class Planner:
         self.backend = make_backend(config) if backend is None else backend
         self.arm = ArmModel.load(config.robot) if arm is None else arm
         self._home = self.arm.fk(self.arm.home)
+        still = np.zeros(len(self.arm.home))
+        self._at_home = JointState(0.0, self.arm.home, still, self.arm.gripper_max_width)
         self.ledger = Ledger()
         self.witness = _witness(config, self.backend)
 
@@ -103,7 +105,7 @@ class Planner:
             frame: Colour and depth.
             T_base_camera: At the frame's stamp.
             now: Seconds, for the plan's latency.
-            joints: Where the arm was when the frame was taken; None: taken to be at home and out of sight.
+            joints: Where the arm was when the frame was taken; None: taken to be at home, wide open.
 
         Returns:
             A plan, or a refusal with its code; BridgeError never leaves this method.
@@ -136,7 +138,8 @@ class Planner:
                 waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
             with ledger.section("gate"):
                 poses = tuple(s.pose for s in stops)
-                draft = gate.Draft(waypoints, poses, anchors, frame.intrinsics, T_base_camera, cloud, joints)
+                arm = self._at_home if joints is None else joints
+                draft = gate.Draft(waypoints, poses, anchors, frame.intrinsics, T_base_camera, cloud, arm)
                 gate.check(draft, self.config, self.arm)
                 if self.witness is not None:
                     self.witness.check(frame, T_base_camera, clause, found)

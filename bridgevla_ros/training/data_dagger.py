@@ -21,7 +21,7 @@ from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Array, Transform
-from bridgevla_ros.core.types import ActionChunk, Cloud, PlanRequest, RgbdFrame, WaypointPlan
+from bridgevla_ros.core.types import ActionChunk, Cloud, JointState, PlanRequest, RgbdFrame, WaypointPlan
 from bridgevla_ros.evaluation.episode import PlanNoise
 from bridgevla_ros.evaluation.oracle import OraclePlanner
 from bridgevla_ros.evaluation.rollout import Graph
@@ -74,7 +74,13 @@ class _Oracle(OraclePlanner):
         self.contacts: dict[int, tuple[Tracker, str]] = {}
 
     def plan(
-        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+        self,
+        request: PlanRequest,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        *,
+        now: float,
+        joints: JointState | None = None,
     ) -> WaypointPlan:
         """As the oracle."""
         found, step = subgoal(self._scene, self._steps, request.step), self._steps.steps[request.step]
@@ -84,7 +90,7 @@ class _Oracle(OraclePlanner):
             tracker = Tracker(self._scene, truth, step)
             ordinal = kinds[:index].count("CONTACT")
             self.contacts[ordinal] = tracker, class_of(step, truth, tracker.kind, number == 0)
-        return super().plan(request, frame, T_base_camera, now=now)
+        return super().plan(request, frame, T_base_camera, now=now, joints=joints)
 
 
 class _Recorder:

@@ -118,9 +118,14 @@ class PlannerReplay:
         return FrameMatcher(self._settings, self._config.base_frame, conversions.frame_from_msgs)
 
     def _add_infos(self, frames: FrameMatcher[Any, Any], stamp: float) -> None:
+        """What belongs to an image of that stamp: camera_info, and where the arm was."""
         for info in self._recording.items("camera/color/camera_info"):
             if abs(info.stamp - stamp) <= self._settings.sync_tolerance:
                 frames.info.add(info.stamp, self._recording.message(info))
+        arm = [item for item in self._recording.items("joint_states") if item.stamp <= stamp]
+        if arm:
+            message = self._recording.message(max(arm, key=lambda item: item.stamp))
+            frames.joints.add(conversions.joint_state_from_msg(message, self._planner.arm.joint_names))
 
     def _requests(self) -> dict[str, PlanRequest]:
         found = {}

@@ -20,6 +20,7 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     GripperEvent,
+    JointState,
     PlanRequest,
     RgbdFrame,
     Waypoint,
@@ -203,7 +204,13 @@ class OraclePlanner:
         self._cell, self._task, self._arm = cell, task, arm
 
     def plan(
-        self, request: PlanRequest, frame: RgbdFrame, T_base_camera: Transform, *, now: float
+        self,
+        request: PlanRequest,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        *,
+        now: float,
+        joints: JointState | None = None,
     ) -> WaypointPlan:
         """One sub-goal: the whole task."""
         poses, fields = self._cell.truth()

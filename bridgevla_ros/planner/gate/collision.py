@@ -108,9 +108,8 @@ def obstacles(draft: Draft, arm: ArmModel) -> Array:
     points = cloud.points[keep]
     points = points[np.linalg.norm(points[:, :2], axis=1) < 1.2]
     points = points[~_of_place(draft, points)]
-    if draft.joints is not None and len(points):
-        start, end, radius = arm.body_capsules(draft.joints.position, draft.joints.gripper_width)
-        points = points[body_distances(points, start, end, radius) > OWN]
+    start, end, radius = arm.body_capsules(draft.joints.position, draft.joints.gripper_width)
+    points = points[body_distances(points, start, end, radius) > OWN]
     _, first = np.unique(np.floor(points / VOXEL).astype(np.int64), axis=0, return_index=True)
     return np.ascontiguousarray(points[first])
 

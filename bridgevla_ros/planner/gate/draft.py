@@ -18,8 +18,7 @@ class Draft:
         anchors: Lifted.
         intrinsics, T_base_camera: Of the frame.
         cloud: What the frame shows, and the plane that things stand on.
-        joints: Where the arm is; None where nobody says: then it starts at home, and nothing of the cloud is
-            taken for the arm.
+        joints: Where the arm was.
     """
 
     waypoints: tuple[Waypoint, ...]
@@ -28,7 +27,7 @@ class Draft:
     intrinsics: CameraIntrinsics
     T_base_camera: Transform
     cloud: Cloud3d
-    joints: JointState | None = None
+    joints: JointState
 
     @property
     def support(self) -> float:

@@ -44,8 +44,7 @@ def check_path(draft: Draft, config: PlannerConfig, arm: ArmModel) -> Sweep:
     Raises:
         BridgeError: UNREACHABLE, SINGULARITY, TOO_FAST; OUT_OF_WORKSPACE, BAD_INPUT of the path itself.
     """
-    q = arm.home if draft.joints is None else draft.joints.position
-    width = arm.gripper_max_width if draft.joints is None else draft.joints.gripper_width
+    q, width = draft.joints.position, draft.joints.gripper_width
     limits = TrajectoryConfig(
         workspace_min=config.workspace_min,
         workspace_max=config.workspace_max,
