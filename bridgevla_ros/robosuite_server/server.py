@@ -74,6 +74,7 @@ class Cell:
         self.env.reset()
         self.model, self.data = self.env.sim.model._model, self.env.sim.data._data
         model = self.model
+        model.vis.quality.offsamples = 0  # as in our own scenes: a depth pixel is of one surface, not blended
         for geom in range(model.ngeom):  # translucent copies that mark goals: no camera sees them
             if model.body(model.geom_bodyid[geom]).name.startswith("Visual"):
                 model.geom_group[geom] = HIDDEN_GROUP
