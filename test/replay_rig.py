@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mcap.reader import make_reader
 from mcap.writer import Writer
 from rclpy.serialization import serialize_message
 from tf2_msgs.msg import TFMessage
@@ -242,4 +243,30 @@ def write_run(folder: Path, seconds: float = 3.0) -> Path:
     writer = HandWritten(path)
     Run(writer.write).go(seconds)
     writer.close()
+    return path
+
+
+Change = Callable[[str, bytes, int], bytes | None]
+"""Sees topic, bytes and number on the topic; None leaves a message out."""
+
+
+def changed(bag: Path, folder: Path, change: Change) -> Path:
+    """A copy of a bag with what ``change`` makes of its messages."""
+    path = folder / bag.name
+    counts: dict[str, int] = {}
+    with bag.open("rb") as source, path.open("wb") as target:
+        writer = Writer(target)
+        writer.start(profile="ros2", library="by hand")
+        channels: dict[str, int] = {}
+        for schema, channel, message in make_reader(source).iter_messages():
+            assert schema is not None
+            topic = channel.topic
+            if topic not in channels:
+                number = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[topic] = writer.register_channel(topic, "cdr", number)
+            data = change(topic, message.data, counts.setdefault(topic, 0))
+            counts[topic] += 1
+            if data is not None:
+                writer.add_message(channels[topic], message.log_time, data, message.publish_time)
+        writer.finish()
     return path

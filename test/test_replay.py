@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mcap.reader import make_reader
-from mcap.writer import Writer
 from rclpy.serialization import deserialize_message, serialize_message
-from replay_rig import START, write_run
+from replay_rig import START, changed, write_run
 from safetensors.numpy import load_file, save_file
 from tf2_msgs.msg import TFMessage
 
@@ -28,34 +25,11 @@ from bridgevla_ros.core.errors import BridgeError
 
 SAMPLES = {"action_expert.samples": 2}
 """The rig's expert draws two; its bag, like a foreign one, holds no parameters."""
-Change = Callable[[str, bytes, int], bytes | None]
 
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("run"), 2.0)
-
-
-def changed(bag: Path, folder: Path, change: Change) -> Path:
-    """A copy of a bag; ``change`` sees topic, bytes and number on the topic, None leaves a message out."""
-    path = folder / bag.name
-    counts: dict[str, int] = {}
-    with bag.open("rb") as source, path.open("wb") as target:
-        writer = Writer(target)
-        writer.start(profile="ros2", library="by hand")
-        channels: dict[str, int] = {}
-        for schema, channel, message in make_reader(source).iter_messages():
-            assert schema is not None
-            topic = channel.topic
-            if topic not in channels:
-                number = writer.register_schema(schema.name, schema.encoding, schema.data)
-                channels[topic] = writer.register_channel(topic, "cdr", number)
-            data = change(topic, message.data, counts.setdefault(topic, 0))
-            counts[topic] += 1
-            if data is not None:
-                writer.add_message(channels[topic], message.log_time, data, message.publish_time)
-        writer.finish()
-    return path
 
 
 def quantities(result: ReplayResult, node: str) -> set[str]:
@@ -78,16 +52,15 @@ def test_other_weights_are_named(bag: Path, tmp_path: Path) -> None:
     folder = tmp_path / "expert"
     shutil.copytree(resources.find_weights("expert"), folder)
     weights = load_file(folder / "model.safetensors")
-    name = max(weights, key=lambda n: weights[n].size)
-    weights[name] = (weights[name].astype(np.float32) * 1.01).astype(weights[name].dtype)
-    save_file(weights, folder / "model.safetensors")
+    larger = {n: (w.astype(np.float32) * 1.01).astype(w.dtype) for n, w in weights.items()}
+    save_file(larger, folder / "model.safetensors")
     card = json.loads((folder / "expert.json").read_text())
     card["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     (folder / "expert.json").write_text(json.dumps(card))
     overrides = {**SAMPLES, "action_expert.weights": str(folder)}
     result = replay(bag, ("action_expert",), overrides=overrides, tolerance="same")
     assert result.status == 1
-    assert {"chunk", "chunk joints", "chunk rotation"} & quantities(result, "action_expert")
+    assert "chunk" in quantities(result, "action_expert")
     assert any(r.startswith("weights of expert: recorded") for r in result.reasons)
 
 

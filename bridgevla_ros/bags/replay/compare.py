@@ -28,13 +28,14 @@ from bridgevla_ros.core.types import (
 TOLERANCES: dict[str, tuple[float, float, str]] = {
     # quantity: (same machine, another machine, unit)
     "anchor": (1.0, 1.0, "mm"),
-    "anchor pixel": (0.5, 1.0, "px"),
+    "anchor pixel": (0.01, 1.0, "px"),
+    "anchor confidence": (1e-5, 1e-2, ""),
     "waypoint": (1.0, 1.0, "mm"),
     "waypoint rotation": (0.5, 0.5, "deg"),
     "waypoint gripper width": (0.5, 0.5, "mm"),
     "camera pose": (0.1, 0.1, "mm"),
     "camera rotation": (0.01, 0.01, "deg"),
-    "null probability": (1e-3, 1e-2, ""),
+    "null probability": (1e-5, 1e-2, ""),
     "spline": (0.1, 1.0, "mm"),
     "spline rotation": (0.05, 0.5, "deg"),
     "spline time": (1.0, 5.0, "ms"),
@@ -149,6 +150,7 @@ def _plan(a: WaypointPlan, b: WaypointPlan) -> Iterator[Gap]:
         for one, two in zip(a.anchors, b.anchors, strict=True):
             yield Gap("anchor", _distance(one.position_camera, two.position_camera))
             yield Gap("anchor pixel", _distance(one.pixel, two.pixel))
+            yield _number("anchor confidence", one.confidence, two.confidence)
     else:
         yield _words("anchors", str(len(a.anchors)), str(len(b.anchors)))
     kinds = [", ".join(f"{w.kind.name} {w.gripper_event.name}".lower() for w in p.waypoints) for p in (a, b)]

@@ -1,0 +1,158 @@
+"""Replay: what was changed shows, node by node; what is blessed or repeated comes out again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from replay_rig import changed, write_run
+from safetensors.numpy import load_file, save_file
+
+from bridgevla_ros.bags.replay import ReplayResult, replay
+from bridgevla_ros.bags.replay.engine import present
+from bridgevla_ros.bags.replay.golden import Blessing
+from bridgevla_ros.bags.replay.stability import stability
+from bridgevla_ros.bags.replay.what_if import WhatIf, compare_settings
+from bridgevla_ros.cli import main
+from bridgevla_ros.core import resources
+from bridgevla_ros.core.errors import BridgeError
+
+SHIPPED = Path(__file__).resolve().parent / "replay"
+SAMPLES = {"action_expert.samples": 2}
+CHANGED = {
+    "trajectory.max_speed": 0.2,
+    "cropper.voxel": 0.008,
+    "arm_streamer.tracking_gain": 2.0,
+    "action_expert.policy": "ik",
+}
+SHOWN = {
+    "trajectory": "spline time",
+    "cropper": "crop",
+    "arm_streamer": "command",
+    "action_expert": "chunk",
+}
+"""In which quantity each change must show."""
+NODES = tuple(SHOWN)
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three bags of one run: whole, without its last cloud, without its last two."""
+    folder = tmp_path_factory.mktemp("bags")
+    whole = write_run(tmp_path_factory.mktemp("run"), 1.2)
+    for lost in range(3):
+        place = folder / f"bag_{lost}"
+        place.mkdir()
+        gone = {("/cloud", 11 - i) for i in range(lost)}
+        changed(whole, place, lambda topic, data, n, gone=gone: None if (topic, n) in gone else data)
+    return folder
+
+
+def test_what_if_tells_each_nodes_change_over_a_folder(bags: Path) -> None:
+    outcome = compare_settings([bags], NODES, overrides=CHANGED, seed=None)
+    assert len(outcome.bags) == 3
+    for node, quantity in SHOWN.items():
+        row = row_of(outcome, node, quantity)
+        assert row.bags == 3
+        assert row.b > row.a
+        assert row.paired == pytest.approx(row.b - row.a)
+        assert 0.0 < row.low <= row.paired <= row.high
+        assert outcome.outputs[node][2] > outcome.outputs[node][1]
+    for name in CHANGED:
+        assert any(f"parameter {name}: recorded" in change for change in outcome.changes), name
+
+
+def row_of(outcome: WhatIf, node: str, quantity: str) -> Any:
+    return next(r for r in outcome.rows if (r.node, r.quantity) == (node, quantity))
+
+
+def test_what_is_blessed_is_expected_of_every_node(bags: Path, tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    shutil.copytree(bags / "bag_0", bag)
+    bless(bag, NODES, CHANGED)
+    again = replay(bag, NODES, overrides=CHANGED)
+    assert (again.same, again.exact, again.golden) == (True, True, "it was wanted")
+    recorded = replay(bag, NODES, overrides=SAMPLES)
+    assert {d.node for d in recorded.differences} == set(NODES)
+    assert replay(bag, NODES, overrides=SAMPLES, golden=False, tolerance="same").same
+
+
+def bless(bag: Path, nodes: tuple[str, ...], overrides: dict[str, Any]) -> None:
+    blessing = Blessing(bag, "it was wanted")
+    replay(bag, nodes, overrides=overrides, golden=False, watch=blessing)
+    blessing.write(present())
+
+
+def test_the_same_comes_out_each_time_also_on_a_busy_machine(bags: Path) -> None:
+    nodes = ("trajectory", "arm_streamer")
+    (entry,) = stability([bags / "bag_0"], nodes, repeats=3, load=True, tolerance="same", processes=2)
+    assert entry.stable, entry.to_json()
+    assert (entry.exact, entry.loaded, entry.varying) == (3, 1, [])
+    assert len({one.process for one in entry.replays}) == 2
+    assert set(entry.replays[0].digests) == set(nodes)
+
+
+def test_what_does_not_come_out_the_same_is_told(bags: Path) -> None:
+    one, other = (
+        stability([bags / "bag_0"], ("trajectory",), repeats=2, overrides=o, processes=1)[0]
+        for o in ({}, {"trajectory.max_speed": 0.2})
+    )
+    assert one.stable
+    assert not other.stable  # not what was recorded, though the same each time
+    assert other.varying == []
+    one.replays[1] = other.replays[0]
+    assert one.varying == ["trajectory"]
+    with pytest.raises(BridgeError, match="one replay tells nothing"):
+        stability([bags / "bag_0"], repeats=1)
+
+
+def test_the_verb_repeats(bags: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["replay", str(bags), "--node", "trajectory", "--jobs", "1"]
+    assert main([*words, "--repeat", "2", "--json", str(tmp_path / "out.json")]) == 0
+    assert "3 of 3 bags come out the same each time" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [(e["replays"], e["bit_equal"]) for e in found] == [(2, 2)] * 3
+    assert main([*words, "--load"]) == 2
+    assert "--load goes with --repeat" in capsys.readouterr().err
+
+
+# The planner, on a bag that ships
+
+
+def test_the_planners_changes_are_caught_and_named(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    shutil.copytree(SHIPPED / "success", bag)
+    keep: dict[Any, Any] = {}
+    bless(bag, ("planner",), {})
+    assert replay(bag, ("planner",), keep=keep).same
+
+    higher = {"planner.travel_height": 0.25}
+    result = replay(bag, ("planner",), overrides=higher, keep=keep)
+    assert "waypoint" in quantities(result)
+    assert any(r.startswith("parameter planner.travel_height: recorded") for r in result.reasons)
+
+    folder = other_weights(tmp_path / "planner")
+    result = replay(bag, ("planner",), overrides={"planner.weights": str(folder)}, keep=keep)
+    assert {"anchor confidence", "anchor pixel", "null probability"} <= quantities(result)
+    assert any(r.startswith("weights of embedded") and "recorded" in r for r in result.reasons)
+
+    bless(bag, ("planner",), higher)
+    assert replay(bag, ("planner",), overrides=higher, keep=keep).same
+    assert not replay(bag, ("planner",), keep=keep).same
+
+
+def quantities(result: ReplayResult) -> set[str]:
+    return {d.quantity for d in result.differences}
+
+
+def other_weights(folder: Path) -> Path:
+    """The planner's, each 1% larger."""
+    shutil.copytree(resources.find_weights("planner"), folder)
+    weights = load_file(folder / "model.safetensors")
+    larger = {n: (w * 1.01).astype(w.dtype) if w.dtype == np.float32 else w for n, w in weights.items()}
+    save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
