@@ -99,6 +99,29 @@ class PlannerConfig:
         ge=0.0,
         le=1.0,
     )
+    depth_source: str = param(
+        "sensor",
+        "Where depth comes from: the depth image alone (of a sensor, or of node stereo), or also from a "
+        "network that looks at the colour image where the depth image has holes",
+        choices=("sensor", "monocular"),
+    )
+    depth_weights: str = param("", "Checkpoint folder of that depth-estimation network")
+    depth_writes: str = param(
+        "inverse",
+        "What that network writes, but for scale and shift: inverse depth (Depth Anything, DPT) or depth",
+        choices=("inverse", "depth"),
+    )
+    depth_residual: float = param(
+        0.05, "Greatest share by which the network may be off what the sensor sees", ge=0.001, le=1.0
+    )
+    depth_noise: float = param(
+        0.002,
+        "Error of depth alike over a whole thing at 1 m, one standard deviation; it grows with the square "
+        "of distance. Of stereo: 0.1 px / (focal length in px * baseline)",
+        unit="m",
+        ge=0.0,
+        le=0.2,
+    )
     max_sigma: float = param(
         0.03, "Greatest standard deviation of an anchor's position", unit="m", ge=0.001, le=1.0
     )
@@ -127,5 +150,7 @@ class PlannerConfig:
             )
         if self.backend == "transformers" and not self.weights:
             raise ConfigError("weights must name the checkpoint folder of the transformers backend")
+        if self.depth_source == "monocular" and not self.depth_weights:
+            raise ConfigError("depth_weights must name the checkpoint folder of a depth-estimation model")
         if self.backend == "openai" and not self.server_model:
             raise ConfigError("server_model must name a model of the server")

@@ -34,10 +34,6 @@ RIVAL = 0.6
 """Where the pixel itself tells nothing, a second surface with this share of the first one's pixels may be
 the one that was meant: the anchor's uncertainty then spans both."""
 
-NOISE_AT_1M = 0.002
-"""Metres, standard deviation of what a depth camera gets wrong alike over a whole patch at 1 m; it grows with
-the square of distance. Bias and matching noise of a structured-light camera (our choice)."""
-
 
 @dataclass(frozen=True, eq=False)
 class Lifted:
@@ -56,11 +52,18 @@ class Lifted:
     valid_fraction: float
 
 
-def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array) -> Lifted:
+def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float = 0.002) -> Lifted:
     """Lift a pixel by the surface around it, joined to it without a step in depth.
 
     At an edge the pixel's own surface counts, or the larger one where the pixel reads a depth between two.
     The depth is the median of that surface's pixels that are nearest to the anchor.
+
+    Args:
+        frame: Its ``sigma``, where it has one, is what its depth is believed to.
+        T_base_camera: At the frame's stamp.
+        pixel: (2,) u, v.
+        noise: Metres, one standard deviation, of what depth gets wrong alike over a whole thing at 1 m; it
+            grows with the square of distance, as a disparity's error does.
 
     Raises:
         BridgeError: OUT_OF_RANGE: outside the image. DEPTH_HOLE: too little depth around it.
@@ -95,7 +98,7 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array) -> Lifted:
     order = np.argsort(np.hypot(du, dv)[surface], kind="stable")[: round(NEAREST * scale**2)]
     found = float(np.median(depth[surface][order]))
     scatter = 1.4826 * float(np.median(np.abs(depth[surface] - np.median(depth[surface]))))
-    systematic = NOISE_AT_1M * found**2
+    systematic = noise * found**2
     if frame.sigma is not None:
         told = frame.sigma[rows, columns][surface]
         told = told[np.isfinite(told)]

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ from bridgevla_ros.core.types import (
     WaypointKind,
     WaypointPlan,
 )
+from bridgevla_ros.perception.monocular import DepthNetwork, fill
 from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import ChatBackend
@@ -74,6 +76,7 @@ class Planner:
         self._at_home = JointState(0.0, self.arm.home, still, self.arm.gripper_max_width)
         self.ledger = Ledger()
         self.witness = _witness(config, self.backend)
+        self._network = _network(config)
 
     def cancel(self) -> None:
         """End a plan that is being made, which is then refused as CANCELLED; from any thread."""
@@ -120,13 +123,18 @@ class Planner:
                 clause = _clause(clauses, request.step)
                 check_frame(frame)
                 _check_depth(frame)
+            if self._network is not None:
+                with ledger.section("depth"):
+                    numbers = self._network.numbers(frame.rgb)
+                    frame = fill(frame, numbers, self.config.depth_writes, self.config.depth_residual)
             seed = request.seed + self.config.seed + request.attempt
             with ledger.section("anchors"):
                 found = self.backend.anchors(frame, T_base_camera, clause, seed)
             null = found.null_probability
             with ledger.section("lift"):
                 cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
-                lifted = [lift(frame, T_base_camera, a.pixel) for a in _given(found)]
+                noise = self.config.depth_noise
+                lifted = [lift(frame, T_base_camera, a.pixel, noise) for a in _given(found)]
                 anchors = _keypoints(found, lifted, T_base_camera)
             with ledger.section("waypoints"):
                 if self.config.waypoint_source == "model":
@@ -335,6 +343,13 @@ def _clause(clauses: tuple[str, ...], step: int) -> str:
             limit=float(len(clauses)),
         )
     return clauses[step]
+
+
+def _network(config: PlannerConfig) -> DepthNetwork | None:
+    """What fills the depth sensor's holes; None where nothing does."""
+    if config.depth_source != "monocular":
+        return None
+    return DepthNetwork(Path(config.depth_weights), config.device)
 
 
 def _given(found: Anchors) -> list[Anchor]:

@@ -74,21 +74,29 @@ class OffscreenCamera:
         extent = model.stat.extent
         self._near, self._far = model.vis.map.znear * extent, model.vis.map.zfar * extent
 
-    def _draw(self, data: Any) -> None:
+    def _draw(self, data: Any, aside: float = 0.0) -> None:
         self._context.make_current()
+        camera = self._camera.fixedcamid
+        position = data.cam_xpos[camera].copy()
+        data.cam_xpos[camera] = position + aside * data.cam_xmat[camera].reshape(3, 3)[:, 0]
         mujoco.mjv_updateScene(
             self._model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
+        data.cam_xpos[camera] = position
         mujoco.mjr_render(self._viewport, self._scene, self._resources)
 
-    def rgbd(self, data: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def rgbd(self, data: Any, aside: float = 0.0) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Render what the camera sees.
+
+        Args:
+            data: State of the model.
+            aside: Metres that the camera stands to its right, as the right one of a stereo pair.
 
         Returns:
             (H, W, 3) uint8 colour; (H, W) float32 metres along the optical axis, +Inf where
             nothing is hit.
         """
-        self._draw(data)
+        self._draw(data, aside)
         rgb = np.empty((self._height, self._width, 3), np.uint8)
         raw = np.empty((self._height, self._width), np.float32)
         mujoco.mjr_readPixels(rgb, raw, self._viewport, self._resources)

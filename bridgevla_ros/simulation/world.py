@@ -224,6 +224,11 @@ class World:
             depth = self._noise.apply(depth)
         return RgbdFrame(self.now, rgb, depth, self.intrinsics)
 
+    def render_right(self, baseline: float) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 colour of a second camera, ``baseline`` metres to the right of the first."""
+        rgb, _ = self._offscreen().rgbd(self.data, baseline)
+        return colour_noise(rgb, self.config.colour_noise, self._rng) if self.grainy else rgb
+
     def render_segmentation(self) -> NDArray[np.int32]:
         """(H, W) int32: i + 1 for ``scene.objects[i]``, -1 for the robot, 0 for the rest. Truth."""
         ids = self._offscreen().geom_ids(self.data)
