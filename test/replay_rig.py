@@ -58,7 +58,7 @@ class HandWritten:
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("wb")
-        self._writer = Writer(self._stream)
+        self._writer = Writer(self._stream, chunk_size=100_000)
         self._writer.start(profile="ros2", library="by hand")
         self._channels: dict[str, int] = {}
         self._clock = 0
@@ -255,7 +255,7 @@ def changed(bag: Path, folder: Path, change: Change) -> Path:
     path = folder / bag.name
     counts: dict[str, int] = {}
     with bag.open("rb") as source, path.open("wb") as target:
-        writer = Writer(target)
+        writer = Writer(target, chunk_size=100_000)
         writer.start(profile="ros2", library="by hand")
         channels: dict[str, int] = {}
         for schema, channel, message in make_reader(source).iter_messages():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,7 @@ from bridgevla_ros.bags.mapping import TopicMapping
 from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.replay.compare import differences, spatial
 from bridgevla_ros.bags.replay.golden import Golden
-from bridgevla_ros.bags.replay.parts import PARTS
+from bridgevla_ros.bags.replay.parts import PARTS, NodeReplay
 from bridgevla_ros.bags.replay.recording import Recording
 from bridgevla_ros.bags.replay.result import (
     LISTED,
@@ -44,7 +44,7 @@ Watch = Callable[[Answer], None]
 
 
 def choose(bag: Bag, nodes: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Nodes to replay, and why there are none.
+    """Nodes to replay, and why others cannot be.
 
     Args:
         bag: What is replayed.
@@ -74,9 +74,7 @@ def choose(bag: Bag, nodes: Sequence[str]) -> tuple[tuple[str, ...], str]:
             lacks.append(f"no {' and no '.join(absent)} for {node}")
     asked = [n for n in nodes if n != "all"]
     left_out = [node for node in asked if node not in chosen]
-    if left_out or not chosen:
-        return (), f"{bag.path} has {'; '.join(lacks)}"
-    return tuple(chosen), ""
+    return () if left_out else tuple(chosen), "; ".join(lacks)
 
 
 def replay(
@@ -117,7 +115,7 @@ def replay(
     bag = source if isinstance(source, Bag) else Bag(Path(source), mapping)
     chosen, why = choose(bag, nodes)
     if not chosen:
-        return ReplayResult(str(bag.path), tuple(nodes), impossible=why)
+        return ReplayResult(str(bag.path), tuple(nodes), impossible=f"{bag.path} has {why}")
     job = _Job(bag.path, bag.mapping, chosen, seed, dict(overrides or {}), tolerance, golden)
     workers = min(processes, len(chosen)) if watch is None and keep is None else 1
     if workers > 1:
@@ -133,6 +131,7 @@ def replay(
     whole.seconds = whole.reading + max(max(spent), sum(spent) / workers)
     whole.impossible = _nothing(whole)
     whole.total_seconds = time.perf_counter() - began
+    whole.notes += [f"not replayed: {why}"] if why else []
     whole.notes += [f"bag: {line}" for line in bag.damage if line not in whole.notes]
     return whole
 
@@ -174,7 +173,7 @@ def _one(
     tally.loading = time.perf_counter() - began
     began, worked = time.perf_counter(), time.process_time()
     cut = float(bag.custom.get("bridgevla.trim.first_stamp", "0")) * 1e-9
-    for answer in runner.answers():
+    for answer in _readable(runner, node, result):
         if isinstance(answer, Missing) and answer.stamp < cut:
             tally.skipped["it lies before what `bag trim` cut out"] += 1
         elif isinstance(answer, Missing):
@@ -194,6 +193,16 @@ def _one(
     if node == job.nodes[0]:
         result.reasons += _extrinsics(recording)
     return result
+
+
+def _readable(runner: NodeReplay, node: str, result: ReplayResult) -> Iterator[Answer | Missing | Skipped]:
+    """Answers up to the first message of the bag that cannot be read; what was compared by then is kept."""
+    try:
+        yield from runner.answers()
+    except BridgeError as error:
+        if error.code != ErrorCode.BAD_INPUT:
+            raise
+        result.stopped[node] = error.message
 
 
 def _take(result: ReplayResult, tally: Tally, answer: Answer, same_machine: bool) -> None:
@@ -271,7 +280,7 @@ def _nothing(result: ReplayResult) -> str:
     """Why nothing was compared at all; empty if something was."""
     if any(t.total for t in result.tallies.values()) or result.missing:
         return ""
-    whys = [why for t in result.tallies.values() for why in t.skipped]
+    whys = [why for t in result.tallies.values() for why in t.skipped] + list(result.stopped.values())
     return f"{result.path}: nothing could be compared: {'; '.join(dict.fromkeys(whys)) or 'no outputs'}"
 
 

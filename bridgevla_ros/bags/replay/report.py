@@ -119,7 +119,9 @@ def _pictures(answer: Answer, result: ReplayResult, mapping: TopicMapping | Path
 def _differences(result: ReplayResult) -> str:
     rows = [_row(d) for d in sorted(result.differences, key=lambda d: d.stamp)[:_LISTED]]
     gone = [f"<li>{escape(str(m))}</li>" for m in result.missing[:_LISTED]]
-    parts = []
+    parts = [
+        f"<p>The replay of {node} stopped early: {escape(why)}</p>" for node, why in result.stopped.items()
+    ]
     if gone:
         parts.append(f"<h2>Missing inputs ({len(result.missing)})</h2><ul>{''.join(gone)}</ul>")
     if rows:

@@ -156,6 +156,7 @@ class ReplayResult:
         differences: In order of time within each node; at most ``LISTED`` a node.
         left_out: Differences beyond that, by node.
         missing: Inputs that the bag lacks.
+        stopped: Node -> why its replay ended early: a message of the bag that cannot be read.
         reasons: Known causes: other weights, another seed, changed parameters, a lost input.
         notes: What else a reader should know.
         impossible: Why nothing could be replayed; empty otherwise.
@@ -175,6 +176,7 @@ class ReplayResult:
     differences: list[Difference] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     missing: list[Missing] = field(default_factory=list)
+    stopped: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     impossible: str = ""
@@ -190,7 +192,7 @@ class ReplayResult:
     @property
     def same(self) -> bool:
         """Everything that was replayed came out as recorded, and no input was missing."""
-        return not (self.impossible or self.differences or self.missing)
+        return not (self.impossible or self.differences or self.missing or self.stopped)
 
     @property
     def exact(self) -> bool:
@@ -236,6 +238,7 @@ class ReplayResult:
             "differences": [_difference(d) for d in self.differences],
             "differences_left_out": dict(self.left_out),
             "missing": [asdict(m) for m in self.missing],
+            "stopped": self.stopped,
             "reasons": self.reasons,
             "notes": self.notes,
             "compared": {
@@ -288,6 +291,7 @@ def merged(parts: Mapping[str, ReplayResult]) -> ReplayResult:
         whole.differences += part.differences
         whole.left_out += part.left_out
         whole.missing += part.missing
+        whole.stopped |= part.stopped
         whole.reasons += [r for r in part.reasons if r not in whole.reasons]
         whole.notes += [n for n in part.notes if n not in whole.notes]
         whole.reading = max(whole.reading, part.reading)

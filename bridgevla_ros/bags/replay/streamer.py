@@ -14,6 +14,7 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.input_log import InputKind
 from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.streamer_desk import StreamerDesk, StreamerNodeConfig, StreamerOutput
+from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import ArmCommand
 from bridgevla_ros.ros import conversions
 
@@ -41,11 +42,11 @@ class StreamerReplay(LoggedReplay[StreamerDesk]):
 
     def sources(self) -> list[tuple[Outputs, Callable[[Any], Any]]]:
         """Commands and progress."""
-        names = self._arm.joint_names
-        return [
-            (self._commands, lambda message: conversions.joint_trajectory_from_msg(message, names)),
-            (self._progress, conversions.progress_from_msg),
-        ]
+        return [(self._commands, self._without_pose), (self._progress, conversions.progress_from_msg)]
+
+    def _without_pose(self, message: Any) -> ArmCommand:
+        parts = conversions.joint_trajectory_from_msg(message, self._arm.joint_names)
+        return ArmCommand(*parts, Transform.identity())
 
     def feed(self, entry: Entry, desk: StreamerDesk) -> Iterator[Answer]:
         """One input."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bridgevla_ros.bags.replay.crossing import crossed
@@ -40,29 +40,35 @@ class TaskReplay(LoggedReplay[TaskDesk]):
 
     def feed(self, entry: Entry, desk: TaskDesk) -> Iterator[Answer]:
         """One input; what was refused then is refused again, and changed nothing."""
-        kind, now, message, said = entry.kind, entry.now, entry.message, entry.said
         try:
-            if kind == InputKind.TICK:
-                for output in desk.tick(now):
-                    yield self._answer(output)
-            elif kind == InputKind.PLAN:
-                desk.on_plan(conversions.waypoint_plan_from_msg(message), now)
-            elif kind == InputKind.GUIDANCE:
-                desk.on_guidance(conversions.guidance_from_msg(message), now)
-            elif kind == InputKind.PROGRESS:
-                desk.on_progress(conversions.progress_from_msg(message), now)
-            elif kind == InputKind.DEPTH_QUALITY:
-                desk.on_depth_quality(conversions.depth_quality_from_msg(message), now)
-            elif kind == InputKind.NODES:
-                desk.on_nodes(said, now)
-            elif kind == InputKind.INSTRUCT:
-                desk.instruct(now, **said)
-            elif kind == InputKind.APPROVE:
-                desk.approve(now, **said)
-            elif kind == InputKind.CANCEL:
-                desk.cancel(now)
+            outputs = self._given(entry, desk)
         except BridgeError:
-            pass  # refused then as well: the operator was told so, and nothing changed
+            return
+        for output in outputs:
+            yield self._answer(output)
+
+    def _given(self, entry: Entry, desk: TaskDesk) -> Sequence[Output]:
+        """What a desk puts out on one input."""
+        kind, now, message, said = entry.kind, entry.now, entry.message, entry.said
+        if kind == InputKind.TICK:
+            return tuple(desk.tick(now))
+        if kind == InputKind.PLAN:
+            desk.on_plan(conversions.waypoint_plan_from_msg(message), now)
+        elif kind == InputKind.GUIDANCE:
+            desk.on_guidance(conversions.guidance_from_msg(message), now)
+        elif kind == InputKind.PROGRESS:
+            desk.on_progress(conversions.progress_from_msg(message), now)
+        elif kind == InputKind.DEPTH_QUALITY:
+            desk.on_depth_quality(conversions.depth_quality_from_msg(message), now)
+        elif kind == InputKind.NODES:
+            desk.on_nodes(said, now)
+        elif kind == InputKind.INSTRUCT:
+            desk.instruct(now, **said)
+        elif kind == InputKind.APPROVE:
+            desk.approve(now, **said)
+        elif kind == InputKind.CANCEL:
+            desk.cancel(now)
+        return ()
 
     def _answer(self, output: Output) -> Answer:
         made: Any

@@ -23,6 +23,8 @@ def show(result: ReplayResult, console: Console) -> None:
     console.print(_table(result))
     for missing in result.missing[:_SHOWN]:
         console.print(f"[red]missing[/] {escape(str(missing))}", soft_wrap=True)
+    for node, why in result.stopped.items():
+        console.print(f"[red]stopped[/] {node}: {escape(why)}", soft_wrap=True)
     for difference in sorted(result.differences, key=lambda d: d.stamp)[:_SHOWN]:
         console.print(f"[red]differs[/] {escape(str(difference))}", soft_wrap=True)
     more = len(result.differences) + sum(result.left_out.values()) - _SHOWN
