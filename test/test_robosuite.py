@@ -28,6 +28,9 @@ from bridgevla_ros.robosuite_server import protocol, server
 from bridgevla_ros.robosuite_server.arm import TorqueArm
 from bridgevla_ros.robosuite_server.protocol import Message, ProtocolError
 from bridgevla_ros.simulation.camera import OffscreenCamera
+from bridgevla_ros.training.data_episodes import bank_of
+from bridgevla_ros.training.data_generate import shards
+from bridgevla_ros.training.data_robosuite import RobosuiteStage
 
 JOINTS = tuple(f"j{i}" for i in range(7))
 FINGERS = ("left", "right")
@@ -296,6 +299,19 @@ def test_without_its_environment_the_command_is_named(
     assert "make setup-robosuite" in said.out + said.err
 
 
+def test_a_planner_that_would_be_told_anchors_is_refused() -> None:
+    with pytest.raises(BridgeError, match="no anchors") as refused:
+        episode.specs(1, 1, planner="truth", guidance="planner")
+    assert "--guidance oracle" in refused.value.remedy
+
+
+def test_an_experts_own_states_are_not_recorded_there(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="robosuite"):
+        shards(tmp_path, 200_000, 5, policy="some", scenes="robosuite")
+    made = shards(tmp_path, 200_000, 15, scenes="robosuite")
+    assert [s.path.name for s in made] == ["bank-robosuite-200000-10.npz", "bank-robosuite-200010-5.npz"]
+
+
 def test_a_task_that_robosuite_does_not_have() -> None:
     with pytest.raises(BridgeError, match="Wipe") as refused:
         setup_of("Wipe")
@@ -372,3 +388,20 @@ def test_the_arm_in_robosuite_follows(cell: client.RobosuiteCell, arm: ArmModel)
     )
     assert cell.joint_state().gripper_width == pytest.approx(0.02, abs=4e-3)
     assert not cell.judge()
+
+
+def test_a_demonstration_is_recorded_with_its_truth(cell: client.RobosuiteCell) -> None:
+    """Scene 900001 is of Stack: both cubes are seen where robosuite says that they are."""
+    stage = RobosuiteStage(cell)
+    bank = bank_of([stage.play(900001)], {})
+    assert cell.success
+    assert cell.tracking_error < 0.005
+    assert set(bank.classes) == {"pick cube", "place cube"}
+    first, last = bank.cloud(0), bank.cloud(len(bank) - 1)
+    start, end = bank["pose"][0, :3], bank["pose"][-1, :3]
+    assert np.linalg.norm(end[:2] - start[:2]) > 0.05
+    for (points, _, target), pose in ((first, start), (last, end)):
+        assert target.sum() > 50
+        assert np.linalg.norm((points[target] - pose)[:, :2], axis=1).max() < 0.05
+    held = np.linalg.norm(cell.truth()[0]["cubeA"].translation[:2] - end[:2])
+    assert held < 0.01  # the demonstration ended with the cube where the label says

@@ -11,6 +11,8 @@ Requests (see ``protocol``) and their answers:
   +Inf where nothing is.
 - ``judge``: answers success, robosuite's own check.
 - ``truth``: answers name -> (4, 4) pose in the base frame, and numbers of the task.
+- ``shapes``: answers name -> (n, 16) geoms of the same things: mjtGeom, size (3,), pose in the base frame
+  (rotation row by row, position); meshes as the boxes around them.
 
 The state is position (7,), velocity (7,), gripper (2,): width in metres and its rate.
 """
@@ -23,6 +25,7 @@ import random
 import sys
 from typing import IO, Any
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +38,14 @@ Array = NDArray[np.float64]
 TASKS = ("Lift", "Stack", "PickPlaceCan", "NutAssemblySquare", "Door")
 SETTLE = 1.0
 """Simulated seconds that objects get to fall and come to rest before the episode begins."""
+BODIES = {
+    "Lift": {"cube": "cube_main"},
+    "Stack": {"cubeA": "cubeA_main", "cubeB": "cubeB_main"},
+    "PickPlaceCan": {"can": "Can_main", "bin1": "bin1", "bin2": "bin2"},
+    "NutAssemblySquare": {"nut": "SquareNut_main", "peg": "peg1"},
+    "Door": {"frame": "Door_frame", "door": "Door_door", "latch": "Door_latch"},
+}
+"""Our name -> robosuite's of the bodies that a task is about."""
 HIDDEN_GROUP = 5
 CAMERA = "robot0_robotview"
 """The adapter's camera takes the place of this one: it is fixed to the robot's base."""
@@ -137,13 +148,7 @@ class Cell:
 
     def truth(self) -> Message:
         """Poses that the demonstrator needs; what measures the robot never asks for them."""
-        bodies = {
-            "Lift": {"cube": "cube_main"},
-            "Stack": {"cubeA": "cubeA_main", "cubeB": "cubeB_main"},
-            "PickPlaceCan": {"can": "Can_main", "bin1": "bin1", "bin2": "bin2"},
-            "NutAssemblySquare": {"nut": "SquareNut_main", "peg": "peg1"},
-            "Door": {"frame": "Door_frame", "door": "Door_door", "latch": "Door_latch"},
-        }[self.task]
+        bodies = BODIES[self.task]
         poses = {name: self._in_base("body", body) for name, body in bodies.items()}
         fields: dict[str, Any] = {}
         model, data = self.model, self.data
@@ -157,6 +162,25 @@ class Cell:
             for name in ("hinge", "latch_joint"):
                 fields[name] = float(data.qpos[model.joint(f"Door_{name}").qposadr[0]])
         return Message("ok", fields, poses)
+
+    def shapes(self) -> Message:
+        """What the things of ``truth`` that move as one consist of, now: geoms that collide."""
+        model, data = self.model, self.data
+        base = data.body("robot0_base")
+        R_world_base = base.xmat.reshape(3, 3)
+        found = {}
+        for name, body in BODIES[self.task].items():
+            rows = []
+            for geom in np.flatnonzero((model.geom_bodyid == model.body(body).id) & (model.geom_group == 0)):
+                kind, size, middle = int(model.geom_type[geom]), model.geom_size[geom], np.zeros(3)
+                if kind == mujoco.mjtGeom.mjGEOM_MESH:
+                    kind = int(mujoco.mjtGeom.mjGEOM_BOX)
+                    middle, size = np.split(model.geom_aabb[geom], 2)
+                rotation = data.geom_xmat[geom].reshape(3, 3)
+                position = data.geom_xpos[geom] + rotation @ middle - base.xpos
+                rows.append([kind, *size, *(R_world_base.T @ rotation).ravel(), *(R_world_base.T @ position)])
+            found[name] = np.array(rows, np.float64).reshape(-1, 16)
+        return Message("ok", {}, found)
 
     def close(self) -> None:
         """Free the renderer: two at a time disturb one another."""
@@ -176,8 +200,6 @@ class Cell:
 
 def _quat_of_optical(rotation: Array) -> Array:
     """(4,) w, x, y, z of MuJoCo's camera (x right, y up, looks along -z) from an optical frame's axes."""
-    import mujoco
-
     quat = np.zeros(4)
     mujoco.mju_mat2Quat(quat, np.ascontiguousarray(rotation * np.array([1.0, -1.0, -1.0])).ravel())
     return quat
@@ -196,7 +218,7 @@ def answer(cell: Cell | None, message: Message) -> tuple[Cell | None, Message]:
         raise ValueError(f"{message.op} before reset")
     if message.op == "step":
         return cell, cell.step(message)
-    if message.op in ("render", "judge", "truth"):
+    if message.op in ("render", "judge", "truth", "shapes"):
         return cell, getattr(cell, message.op)()
     raise ValueError(f"no such request: {message.op!r}")
 

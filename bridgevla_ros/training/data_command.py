@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", type=int, default=os.cpu_count() or 1, help="at the same time (default: all cores)"
     )
     parser.add_argument(
+        "--scenes",
+        default="",
+        choices=("robosuite",),
+        help="demonstrations in that package's five tasks instead of our scenes (needs make setup-robosuite)",
+    )
+    parser.add_argument(
         "--policy",
         default="",
         metavar="CHECKPOINT",
@@ -43,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generate what is missing and say what came of it."""
-    work = shards(args.output, args.seed, args.episodes, args.policy)
+    work = shards(args.output, args.seed, args.episodes, args.policy, args.scenes)
     began = time.monotonic()
     ends = generate(work, max(1, args.processes))
     made = sum(ends.values())

@@ -8,8 +8,10 @@ are kept apart (``data_truth``).
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, window
 from bridgevla_ros.core.transforms import Array, Transform
-from bridgevla_ros.core.types import GripperEvent, Guidance, RgbdFrame, WaypointKind
+from bridgevla_ros.core.types import GripperEvent, Guidance, JointState, RgbdFrame, WaypointKind
 from bridgevla_ros.perception.config import CropperConfig
 from bridgevla_ros.perception.cropper import Cropper
 from bridgevla_ros.simulation import suites
@@ -25,13 +27,13 @@ from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.demonstrations import Stop, Subgoal, subgoal
 from bridgevla_ros.simulation.judge import judge
 from bridgevla_ros.simulation.scene import SceneSpec
-from bridgevla_ros.simulation.suites import SuiteTask
+from bridgevla_ros.simulation.suites import Step, SuiteTask
 from bridgevla_ros.simulation.tasks import default_task, sample_scene
 from bridgevla_ros.simulation.world import World
 from bridgevla_ros.training.data_bank import Bank, from_rows
 from bridgevla_ros.training.data_faults import DepthFaults, FaultyDepth
 from bridgevla_ros.training.data_guidance import plan_of
-from bridgevla_ros.training.data_truth import Tracker, class_of, first_contacts
+from bridgevla_ros.training.data_truth import ContactTracker, Tracker, class_of, first_contacts
 
 BANK_RADIUS = 0.215
 """Metres: the crop, a guidance error of up to 7 cm beside it, and the bank's own centre being off."""
@@ -68,6 +70,18 @@ MIX: dict[str, float] = {
 """Share of each task among episodes; the long suite is made of the same contacts."""
 
 
+FREE = TrajectoryConfig(workspace_min=(-1.0, -1.0, -0.1), workspace_max=(1.5, 1.0, 1.2))
+"""Where the demonstrator of this package's own scenes may go."""
+
+
+class Watched(NamedTuple):
+    """A contact before which frames are taken: number of its waypoint, its truth, its class."""
+
+    waypoint: int
+    tracker: ContactTracker
+    name: str
+
+
 @dataclass(frozen=True)
 class EpisodeRecord:
     """What an episode left.
@@ -97,18 +111,62 @@ def draw_scene(seed: int) -> tuple[SceneSpec, SuiteTask]:
     return suites.randomise(scene, rng, camera=bool(rng.random() < 0.5)), task
 
 
+class Scene(Protocol):
+    """What a demonstration needs of a simulated cell."""
+
+    @property
+    def now(self) -> float:
+        """Simulated seconds."""
+        ...
+
+    @property
+    def T_base_camera(self) -> Transform:
+        """Pose of the optical frame."""
+        ...
+
+    @property
+    def T_base_tcp(self) -> Transform:
+        """Where the TCP is."""
+        ...
+
+    def step(self, dt: float) -> None:
+        """Let ``dt`` seconds pass."""
+        ...
+
+    def joint_state(self) -> JointState:
+        """Encoders of arm and gripper."""
+        ...
+
+    def render(self, *, faults: bool = True) -> RgbdFrame:
+        """Expose colour and depth now, with the sensor's faults or without."""
+        ...
+
+    def command_joint_trajectory(
+        self, stamp: float, times: Array, positions: Array, velocities: Array
+    ) -> None:
+        """Follow these points from now on: (M,) s after ``stamp``, (M, 7) rad, (M, 7) rad/s."""
+        ...
+
+    def command_gripper(self, width: float) -> None:
+        """Open or close to ``width`` metres."""
+        ...
+
+
 class Sensors:
     """The cell's sensors with their faults, and the rows of a bank that they fill.
 
     Args:
         world: Seen.
         arm: For the cropper's model of the robot, and forward kinematics.
+        config: The cropper's, but for what a bank has wider.
     """
 
-    def __init__(self, world: World, arm: ArmModel) -> None:
+    def __init__(self, world: Scene, arm: ArmModel, config: CropperConfig | None = None) -> None:
         self.world, self.arm = world, arm
-        config = CropperConfig(points=BANK_POINTS, crop_radius=BANK_RADIUS, min_points=1)
-        self._cropper = Cropper(config, arm)
+        wide = dataclasses.replace(
+            config or CropperConfig(), points=BANK_POINTS, crop_radius=BANK_RADIUS, min_points=1
+        )
+        self._cropper = Cropper(wide, arm)
 
     def reset(self, seed: int, faults: DepthFaults) -> None:
         """Begin an episode of the world's present scene."""
@@ -165,12 +223,21 @@ class Stage:
         self.sensors.look(np.array([0.5, 0.0, 0.05]))  # the cropper remembers what the arm will hide
         for step in range(len(task.steps)):
             goal = subgoal(self.world, task, step)
-            failure = _Performance(self, task, step, goal, seed, record, rng).run()
+            performance = Performance(self.sensors, FREE, goal.waypoints, seed, record, rng)
+            performance.watch(self._watched(task.steps[step], goal))
+            failure = performance.run()
             if failure:
                 break
         if not failure and not self._done(task):
             failure = "missed"
         return EpisodeRecord(record.rows, record.clouds, record.classes, task.name, failure)
+
+    def _watched(self, step: Step, goal: Subgoal) -> list[Watched]:
+        watched = []
+        for number, (index, truth) in enumerate(first_contacts(goal)):
+            tracker = Tracker(self.world, truth, step)
+            watched.append(Watched(index, tracker, class_of(step, truth, tracker.kind, number == 0)))
+        return watched
 
     def _done(self, task: SuiteTask) -> bool:
         """Whether the judge agrees, after what moves came to rest."""
@@ -181,46 +248,53 @@ class Stage:
         return False
 
 
-class _Performance:
-    """One sub-goal: follows the spline through the true waypoints and records on the way."""
+class Performance:
+    """One sub-goal: follows the spline through the true waypoints and records on the way.
+
+    Args:
+        sensors: Of the cell that is moved; they see.
+        limits: Where the arm may go; how fast is drawn.
+        waypoints: The demonstrator's.
+        seed: Of the scene, for the rows.
+        record: Filled.
+        rng: The demonstrator's own way.
+    """
 
     def __init__(
-        self, stage: Stage, task: SuiteTask, step: int, goal: Subgoal, seed: int, record: EpisodeRecord,
-        rng: np.random.Generator,
+        self, sensors: Sensors, limits: TrajectoryConfig, waypoints: Sequence[Stop], seed: int,
+        record: EpisodeRecord, rng: np.random.Generator,
     ) -> None:  # fmt: skip
-        self.stage, self.step, self.seed, self.record, self.rng = stage, task.steps[step], seed, record, rng
-        self.world = stage.world
-        firsts = first_contacts(goal)
-        stops = [own for stop in goal.waypoints for own in self._own_way(stop)]
+        self.sensors, self.seed, self.record, self.rng = sensors, seed, record, rng
+        self.world, self.arm = sensors.world, sensors.arm
+        stops = [own for stop in waypoints for own in self._own_way(stop)]
         joints = self.world.joint_state()
-        start = stage.arm.fk(joints.position)
-        quick = TrajectoryConfig(
-            max_speed=float(rng.uniform(0.28, 0.40)), max_acceleration=2.0, max_jerk=30.0,
+        start = self.arm.fk(joints.position)
+        quick = dataclasses.replace(
+            limits, max_speed=float(rng.uniform(0.28, 0.40)), max_acceleration=2.0, max_jerk=30.0,
             max_angular_speed=1.6, contact_speed=float(rng.uniform(0.10, 0.18)),
-            workspace_min=(-1.0, -1.0, -0.1), workspace_max=(1.5, 1.0, 1.2),
         )  # fmt: skip
         plan = plan_of([(s.T_base_tcp, s.kind, s.event, s.width) for s in stops])
         self.guidance: Guidance = TrajectoryGenerator(quick).generate(
             plan, Transform.identity(), start, joints.gripper_width
         )
-        # Progress at which each first contact is over: its own event, or being reached.
-        order = [i for i, s in enumerate(goal.waypoints) if s.kind == WaypointKind.CONTACT]
-        reached = {i: float(p) for i, p in zip(order, self.guidance.contact_progress, strict=True)}
-        self._contacts = []
-        for number, (index, truth) in enumerate(firsts):
-            tracker = Tracker(self.world, truth, self.step)
-            center = truth.T_base_tcp.translation + rng.normal(0.0, CENTER_SIGMA, 3)
-            name = class_of(self.step, truth, tracker.kind, number == 0)
-            self._contacts.append((reached[index], tracker, center, name))
-        self._taken = np.zeros(len(self._contacts), int)
+        self._order = [i for i, s in enumerate(waypoints) if s.kind == WaypointKind.CONTACT]
+        self._contacts: list[tuple[float, ContactTracker, Array, str]] = []
         self._next_frame = self.world.now
+
+    def watch(self, contacts: Sequence[Watched]) -> None:
+        """Take frames before these contacts; each is over with its own event, or when it is reached."""
+        reached = dict(zip(self._order, map(float, self.guidance.contact_progress), strict=True))
+        for number, tracker, name in contacts:
+            center = tracker.pose().translation + self.rng.normal(0.0, CENTER_SIGMA, 3)
+            self._contacts.append((reached[number], tracker, center, name))
+        self._taken = np.zeros(len(self._contacts), int)
 
     def _own_way(self, stop: Stop) -> list[Stop]:
         """A waypoint as this demonstrator takes it, and perhaps a free one before an approach.
 
         Beside a contact the hand moves almost straight: things are nearly as wide as it opens.
         """
-        if stop.kind == WaypointKind.CONTACT:
+        if stop.kind in (WaypointKind.CONTACT, WaypointKind.VIA):
             return [stop]
         T, rng = stop.T_base_tcp, self.rng
         off = np.append(rng.normal(0.0, 0.003, 2), rng.normal(0.0, 0.01))
@@ -249,7 +323,7 @@ class _Performance:
 
     def _go(self, begin: float, end: float, events_done: int) -> bool:
         """Along the guidance between two progresses, recording; False where the arm cannot go."""
-        arm, world = self.stage.arm, self.world
+        arm, world = self.arm, self.world
         duration = (end - begin) * self.guidance.duration
         count = max(int(np.ceil(duration / IK_PERIOD)), 2)
         path = window(self.guidance, begin, events_done, count, duration / count)
@@ -296,7 +370,7 @@ class _Performance:
             away = float(np.linalg.norm(world.T_base_tcp.translation - tracker.pose().translation))
             if away > NEAR or self._taken[i] >= MOST_FRAMES:
                 return
-            seen = self.stage.sensors.look(center)
+            seen = self.sensors.look(center)
             if seen is None:
                 return
             row, points, age = seen

@@ -30,14 +30,16 @@ class Shard:
         path: Of the file.
         seeds: Of its episodes.
         policy: Folder of the expert that acts; empty for the demonstrator.
+        scenes: "" for this package's own, or "robosuite".
     """
 
     path: Path
     seeds: tuple[int, ...]
     policy: str = ""
+    scenes: str = ""
 
 
-def shards(output: Path, first_seed: int, episodes: int, policy: str = "") -> list[Shard]:
+def shards(output: Path, first_seed: int, episodes: int, policy: str = "", scenes: str = "") -> list[Shard]:
     """All shards of these episodes; they end at multiples of SHARD, whatever is asked for.
 
     Raises:
@@ -55,12 +57,18 @@ def shards(output: Path, first_seed: int, episodes: int, policy: str = "") -> li
         raise BridgeError(
             ErrorCode.BAD_INPUT, f"{episodes} episodes", value=episodes, limit=1, remedy="Give one or more."
         )
-    kind = "bank-own" if policy else "bank"
+    if policy and scenes:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"an expert's own states are recorded in our scenes only, not in those of {scenes}",
+            remedy="Give --policy or --scenes, not both.",
+        )
+    kind = "bank-own" if policy else f"bank-{scenes}" if scenes else "bank"
     end = first_seed + episodes
     out = []
     for begin in range(first_seed - first_seed % SHARD, end, SHARD):
         seeds = tuple(range(max(begin, first_seed), min(begin + SHARD, end)))
-        out.append(Shard(output / f"{kind}-{seeds[0]}-{len(seeds)}.npz", seeds, policy))
+        out.append(Shard(output / f"{kind}-{seeds[0]}-{len(seeds)}.npz", seeds, policy, scenes))
     return out
 
 
@@ -78,18 +86,33 @@ def make(shard: Shard) -> dict[str, int]:
             atexit.register(_STAGE["own"].world.close)
         bank, ends = _STAGE["own"].bank(shard.seeds)
     else:
-        from bridgevla_ros.training.data_episodes import Stage, bank_of
+        from bridgevla_ros.training.data_episodes import bank_of
 
-        if "demonstrator" not in _STAGE:
-            _STAGE["demonstrator"] = Stage()
-            atexit.register(_STAGE["demonstrator"].world.close)
-        records = [_STAGE["demonstrator"].play(seed) for seed in shard.seeds]
+        records = [_demonstrator(shard.scenes).play(seed) for seed in shard.seeds]
         ends = Counter(f"{r.task}: {r.failure or 'done'}" for r in records)
         bank = bank_of(records, {})
     meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": shard.policy}
+    meta |= {"scenes": shard.scenes} if shard.scenes else {}
     dataclasses.replace(bank, meta=meta).save(shard.path)
     drop_parts(shard)
     return dict(ends)
+
+
+def _demonstrator(scenes: str) -> Any:
+    """This process's player in these scenes."""
+    name = scenes or "demonstrator"
+    if name not in _STAGE:
+        if scenes:
+            from bridgevla_ros.evaluation.robosuite.episode import new_cell
+            from bridgevla_ros.training.data_robosuite import RobosuiteStage
+
+            _STAGE[name] = RobosuiteStage(new_cell(depth_noise=0.0))
+        else:
+            from bridgevla_ros.training.data_episodes import Stage
+
+            _STAGE[name] = Stage()
+            atexit.register(_STAGE[name].world.close)
+    return _STAGE[name]
 
 
 def _there(folder: Path, kind: str) -> dict[Path, set[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import mujoco
 import numpy as np
@@ -49,8 +49,24 @@ def class_of(step: Step, truth: ContactTruth, kind: str, first: bool) -> str:
     return f"{step.skill} {kind}"
 
 
+class ContactTracker(Protocol):
+    """Whoever knows a contact's truth while its thing may move."""
+
+    def pose(self) -> Transform:
+        """T_base_tcp of the contact now."""
+        ...
+
+    def labels(self) -> dict[str, Any]:
+        """Columns of ``data_bank.LABELS`` that truth alone gives."""
+        ...
+
+    def on_target(self, points: Array) -> NDArray[np.bool_]:
+        """Which of (N, 3) points, metres, base frame, are the target's."""
+        ...
+
+
 class Tracker:
-    """A contact's truth while its thing may move.
+    """A contact's truth in this package's own scenes.
 
     Args:
         world: Asked for truth.
@@ -114,13 +130,26 @@ def on_body(world: World, name: str, points: Array, margin: float = MARGIN) -> N
             body = int(model.body_parentid[body])
         if body != root:
             continue
-        local = (points - data.geom_xpos[geom]) @ data.geom_xmat[geom].reshape(3, 3)
-        size = model.geom_size[geom]
-        if model.geom_type[geom] == _KIND.mjGEOM_BOX:
-            found |= np.all(np.abs(local) <= size + margin, axis=1)
-        elif model.geom_type[geom] == _KIND.mjGEOM_CYLINDER:
-            inside = np.hypot(local[:, 0], local[:, 1]) <= size[0] + margin
-            found |= inside & (np.abs(local[:, 2]) <= size[1] + margin)
-        else:  # a sphere
-            found |= np.linalg.norm(local, axis=1) <= size[0] + margin
+        rotation, size = data.geom_xmat[geom].reshape(3, 3), model.geom_size[geom]
+        kind = int(model.geom_type[geom])
+        found |= in_shape(kind, size, (points - data.geom_xpos[geom]) @ rotation, margin)
     return found
+
+
+def in_shape(kind: int, size: Array, local: Array, margin: float = MARGIN) -> NDArray[np.bool_]:
+    """Which of (N, 3) points, metres, in a geom's frame, lie in or at most ``margin`` outside it.
+
+    Args:
+        kind: Of mjtGeom: a box, a cylinder; anything else counts as a sphere.
+        size: (3,) metres, MuJoCo's meaning for the kind.
+        local: The points.
+        margin: Metres.
+    """
+    if kind == _KIND.mjGEOM_BOX:
+        inside = np.all(np.abs(local) <= size + margin, axis=1)
+    elif kind == _KIND.mjGEOM_CYLINDER:
+        inside = np.hypot(local[:, 0], local[:, 1]) <= size[0] + margin
+        inside &= np.abs(local[:, 2]) <= size[1] + margin
+    else:
+        inside = np.linalg.norm(local, axis=1) <= size[0] + margin
+    return np.asarray(inside)

@@ -137,13 +137,14 @@ class RobosuiteCell:
         depth_noise: Scale of this package's depth faults (robosuite itself has none); 0 for none.
 
     Attributes:
+        arm: Kinematics.
         success: robosuite's own check, when it was last asked.
         ever: It was true at any time it was asked.
         tracking_error: rad, greatest difference of a joint from its command so far.
     """
 
     def __init__(self, server: Server, arm: ArmModel, *, depth_noise: float = 1.0) -> None:
-        self._server, self._arm, self._depth_scale = server, arm, depth_noise
+        self._server, self.arm, self._depth_scale = server, arm, depth_noise
         self.setup: TaskSetup | None = None
 
     def reset(self, setup: TaskSetup, seed: int) -> None:
@@ -164,9 +165,9 @@ class RobosuiteCell:
         self._steps = 0
         self._noise = DepthNoise(self._depth_scale, seed)
         self._take(reply)
-        check_kinematics(self._arm, self._state.position, reply.arrays["T_base_tcp"], reply.arrays["limits"])
+        check_kinematics(self.arm, self._state.position, reply.arrays["T_base_tcp"], reply.arrays["limits"])
         self._trajectory = JointTrajectory.hold(self._state.position)
-        self._width = self._width_goal = self._arm.gripper_max_width
+        self._width = self._width_goal = self.arm.gripper_max_width
         self._next_judge = 0.0
         self.success = self.ever = False
         self.tracking_error = 0.0
@@ -210,11 +211,16 @@ class RobosuiteCell:
         """Encoders of arm and gripper."""
         return self._state
 
-    def render(self) -> RgbdFrame:
-        """Expose colour and depth now, with the depth faults of this package's sensor model."""
+    @property
+    def T_base_tcp(self) -> Transform:
+        """Where encoders and kinematics say that the TCP is."""
+        return self.arm.fk(self._state.position)
+
+    def render(self, *, faults: bool = True) -> RgbdFrame:
+        """Expose colour and depth now, with the depth faults of this package's sensor model or without."""
         assert self.setup is not None
         reply = self._server.ask("render")
-        depth = self._noise.apply(reply.arrays["depth"])
+        depth = self._noise.apply(reply.arrays["depth"]) if faults else reply.arrays["depth"]
         return RgbdFrame(self.now, reply.arrays["rgb"], depth, self.setup.intrinsics)
 
     def command_joint_trajectory(
@@ -235,12 +241,16 @@ class RobosuiteCell:
         """
         if not np.isfinite(width):
             raise ValueError(f"gripper width {width}")
-        self._width_goal = float(np.clip(width, 0.0, self._arm.gripper_max_width))
+        self._width_goal = float(np.clip(width, 0.0, self.arm.gripper_max_width))
 
     def truth(self) -> tuple[dict[str, Transform], dict[str, Any]]:
         """Poses in the base frame, and what else the demonstrator needs. Truth: for guidance oracle only."""
         reply = self._server.ask("truth")
         return {name: Transform.from_matrix(pose) for name, pose in reply.arrays.items()}, reply.fields
+
+    def shapes(self) -> dict[str, Array]:
+        """Things of ``truth`` -> (n, 16) their geoms, as of ``server.Cell.shapes``; for labels only."""
+        return {name: np.asarray(rows) for name, rows in self._server.ask("shapes").arrays.items()}
 
     def _take(self, reply: Message) -> None:
         gripper = reply.arrays["gripper"]

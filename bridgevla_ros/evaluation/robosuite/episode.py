@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bridgevla_ros.core.errors import ErrorCode
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
@@ -36,8 +36,15 @@ def specs(seed: int, episodes: int, task: str = "", **settings: Any) -> list[Epi
     """Episodes of one task, or of all five on the same seeds; the variant is the task's place in ``NAMES``.
 
     Raises:
-        BridgeError: BAD_INPUT, there is no such task, or robosuite's environment has not been set up.
+        BridgeError: BAD_INPUT, there is no such task, robosuite's environment has not been set up, or the
+            planner is to be told robosuite's truth.
     """
+    if settings.get("planner") == "truth" and settings.get("guidance") != "oracle":
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            "robosuite tells the planner no anchors",
+            remedy="Use --guidance oracle for the demonstrator's waypoints, or --planner embedded.",
+        )
     interpreter()
     chosen = [setup_of(task).name] if task else list(NAMES)
     return [
@@ -57,6 +64,15 @@ def _server() -> Server:
     server = Server(interpreter())
     atexit.register(server.close)
     return server
+
+
+def new_cell(*, depth_noise: float = 1.0) -> RobosuiteCell:
+    """A cell in this process's one robosuite process; not two of them at a time.
+
+    Raises:
+        BridgeError: BAD_INPUT, robosuite's environment has not been set up.
+    """
+    return RobosuiteCell(_server(), _arm(), depth_noise=depth_noise)
 
 
 def planner_config(setup: TaskSetup) -> PlannerConfig:
@@ -106,7 +122,7 @@ def run_episode(spec: EpisodeSpec) -> EpisodeResult:
         BridgeError: robosuite's environment has not been set up, or its process broke off.
     """
     setup = TASKS[NAMES[spec.variant]]
-    cell = RobosuiteCell(_server(), _arm())
+    cell = new_cell()
     cell.reset(setup, spec.seed)
     trace = make_graph(spec, cell, setup).run(setup.instruction)
     return judge_episode(spec, setup, cell, trace)
