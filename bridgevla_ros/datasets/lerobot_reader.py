@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,20 @@ from numpy.typing import NDArray
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.datasets import arrow, statistics
-from bridgevla_ros.datasets.episode import Episode, EpisodeInfo
+from bridgevla_ros.datasets.episode import DatasetReader, Episode, EpisodeInfo
 from bridgevla_ros.datasets.features import RESERVED, Feature
 from bridgevla_ros.datasets.lerobot_writer import STAMP
 
 
-class LeRobotReader:
+class LeRobotReader(DatasetReader):
     """A LeRobotDataset v3 on disk.
 
     Args:
         root: Its folder.
 
     Attributes:
-        features: Column name -> what it holds, without those that every data set has.
-        fps, robot_type, tasks, stats: As in its ``meta``.
-        episodes: What there is.
+        features: Without those that every data set has.
+        tasks, stats: As in its ``meta``.
 
     Raises:
         BridgeError: BAD_INPUT where it is none, of another version, or damaged; says which file.
@@ -95,36 +93,8 @@ class LeRobotReader:
         row = self._rows[-1]
         return int(row["data/chunk_index"]), int(row["data/file_index"])
 
-    def __len__(self) -> int:
-        return sum(e.length for e in self.episodes)
-
-    def __iter__(self) -> Iterator[Episode]:
-        for info in self.episodes:
-            yield self.episode(info.index)
-
-    def episode(self, index: int, columns: Collection[str] | None = None) -> Episode:
-        """Read one episode.
-
-        Args:
-            index: Of the episode.
-            columns: Names to read, None for all.
-
-        Raises:
-            BridgeError: BAD_INPUT for an unknown index or column, or where the files lack it.
-        """
-        if not 0 <= index < len(self.episodes):
-            raise BridgeError(
-                ErrorCode.BAD_INPUT, f"episode {index} of {len(self.episodes)}", remedy="count from 0"
-            )
-        names = list(self.features) if columns is None else list(columns)
-        unknown = [n for n in names if n not in self.features]
-        if unknown:
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"no column {', '.join(unknown)}",
-                remedy=f"there are {', '.join(self.features)}",
-            )
-        info, row = self.episodes[index], self._rows[index]
+    def _read(self, info: EpisodeInfo, names: list[str]) -> Episode:
+        index, row = info.index, self._rows[info.index]
         stored = [n for n in names if self.features[n].dtype != "video"]
         clock = STAMP if STAMP in self._declared else "timestamp"
         table = self._table(row, index, [*stored, clock])

@@ -10,17 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.datasets import arrow, statistics
-from bridgevla_ros.datasets.features import Feature, check_columns, check_features, check_stamps
+from bridgevla_ros.datasets.episode import DatasetWriter, Episode
+from bridgevla_ros.datasets.features import Feature, check_features
 
 VERSION = "v3.0"
 FILES_IN_CHUNK = 1000
@@ -41,7 +40,7 @@ OWN = {STAMP: Feature("float64", unit="s", description="when the frame was, on t
 """The column that ours have besides: frames need not be evenly spaced."""
 
 
-class LeRobotWriter:
+class LeRobotWriter(DatasetWriter):
     """Takes episodes, as a context manager.
 
     Args:
@@ -92,63 +91,23 @@ class LeRobotWriter:
         self._open(resume)
 
     def _open(self, resume: bool) -> None:
-        info_path = self.root / "meta" / "info.json"
-        if resume and info_path.is_file():
-            self._continue(info_path)
-            return
-        if self.root.exists() and any(self.root.iterdir()):
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"{self.root} is not empty",
-                remedy="name another folder, or resume the data set that is there",
-            )
-        self.root.mkdir(parents=True, exist_ok=True)
-
-    def _continue(self, info_path: Path) -> None:
         from bridgevla_ros.datasets.lerobot_reader import LeRobotReader
 
-        reader = LeRobotReader(self.root)
-        there = {n: f for n, f in reader.features.items() if n not in OWN}
-        if there != self.features or reader.fps != self.fps:
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"{self.root} holds other columns or another fps ({reader.fps})",
-                remedy="go on with the same features, or begin another data set",
-            )
-        self._tasks = {task: i for i, task in enumerate(reader.tasks)}
-        self._stats = reader.stats
-        self._episodes, self._frames = len(reader.episodes), len(reader)
-        if reader.episodes:
-            self._file = _next_file(reader.last_file)
+        there = LeRobotReader(self.root) if resume and (self.root / "meta" / "info.json").is_file() else None
+        if self._fresh(there) or there is None:
+            return
+        self._tasks = {task: i for i, task in enumerate(there.tasks)}
+        self._stats = there.stats
+        self._episodes, self._frames = len(there.episodes), len(there)
+        if there.episodes:
+            self._file = _next_file(there.last_file)
 
     # -- episodes ------------------------------------------------------------------------------
 
-    def add_episode(
-        self,
-        columns: Mapping[str, ArrayLike],
-        task: str,
-        *,
-        stamps: ArrayLike | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Append one episode.
-
-        Args:
-            columns: Feature name -> (T, *shape).
-            task: What is done, in words.
-            stamps: (T,) seconds, rising; frame_index / fps where None.
-            extra: Anything JSON can hold, kept with the episode.
-
-        Returns:
-            Its index.
-
-        Raises:
-            BridgeError: BAD_INPUT where columns or stamps do not fit; nothing is written then.
-        """
-        frames, arrays = check_columns(self.features, {n: np.asarray(c) for n, c in columns.items()})
-        arrays[STAMP] = check_stamps(stamps, frames, self.fps)
-        task_index = self._tasks.setdefault(task, len(self._tasks))
-        index = self._episodes
+    def _append(self, episode: Episode) -> int:
+        arrays, frames, index = dict(episode.columns), len(episode.stamps), self._episodes
+        task_index = self._tasks.setdefault(episode.task, len(self._tasks))
+        arrays[STAMP] = episode.stamps
         arrays["timestamp"] = (np.arange(frames) / self.fps).astype(np.float32)
         arrays["frame_index"] = np.arange(frames)
         arrays["episode_index"] = np.full(frames, index)
@@ -161,7 +120,7 @@ class LeRobotWriter:
         self._data.write_table(table, row_group_size=frames)
         stats = statistics.episode_stats(self._all, arrays)
         self._stats = statistics.merge([self._stats, stats])
-        self._pending.append(self._row(index, frames, task, stats, dict(extra or {})))
+        self._pending.append(self._row(index, frames, episode.task, stats, episode.extra))
         self._episodes, self._frames = index + 1, self._frames + frames
         self._bytes += table.nbytes
         if self._bytes >= self._limit:
@@ -244,14 +203,6 @@ class LeRobotWriter:
     def close(self) -> None:
         """Finish."""
         self.flush()
-
-    def __enter__(self) -> LeRobotWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _next_file(file: tuple[int, int]) -> tuple[int, int]:

@@ -11,20 +11,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from bridgevla_ros.bags.definitions import installed
 from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.writer import BagWriter
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.datasets.episode import Episode, EpisodeInfo
-from bridgevla_ros.datasets.features import Feature, check_columns, check_features, check_stamps
+from bridgevla_ros.datasets.episode import DatasetReader, DatasetWriter, Episode, EpisodeInfo
+from bridgevla_ros.datasets.features import Feature, check_features
 from bridgevla_ros.datasets.messages import codec, make
 
 FORMAT = "bridgevla-mcap-1"
@@ -36,8 +35,8 @@ def topic_of(feature: str) -> str:
     return "/" + feature.replace(".", "/").replace("-", "_").replace(" ", "_")
 
 
-class McapWriter:
-    """Takes episodes, as a context manager; arguments and errors as of ``LeRobotWriter``."""
+class McapWriter(DatasetWriter):
+    """Arguments and errors as of ``LeRobotWriter``; an episode is safe once it was added."""
 
     def __init__(
         self,
@@ -63,44 +62,19 @@ class McapWriter:
             "features": {n: f.to_json() for n, f in self.features.items()},
         }
         path = self.root / "dataset.json"
-        self._episodes = 0
-        if resume and path.is_file():
-            reader = McapReader(self.root)
-            if reader.features != self.features or reader.fps != self.fps:
-                raise BridgeError(
-                    ErrorCode.BAD_INPUT,
-                    f"{self.root} holds other columns or another fps ({reader.fps})",
-                    remedy="go on with the same features, or begin another data set",
-                )
-            self._episodes = len(reader.episodes)
-            return
-        if self.root.exists() and any(self.root.iterdir()):
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"{self.root} is not empty",
-                remedy="name another folder, or resume the data set that is there",
-            )
-        self.root.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        there = McapReader(self.root) if resume and path.is_file() else None
+        self._episodes = 0 if there is None else len(there.episodes)
+        if self._fresh(there):
+            path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
 
-    def add_episode(
-        self,
-        columns: Mapping[str, ArrayLike],
-        task: str,
-        *,
-        stamps: ArrayLike | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> int:
-        """Append one episode; as ``LeRobotWriter.add_episode``, and safe on disk when it returns."""
-        frames, arrays = check_columns(self.features, {n: np.asarray(c) for n, c in columns.items()})
-        when = check_stamps(stamps, frames, self.fps)
+    def _append(self, episode: Episode) -> int:
         index = self._episodes
         folder = self.root / "episodes" / f"episode-{index:06d}"
         shutil.rmtree(folder, ignore_errors=True)  # what a killed writer left
         folder.parent.mkdir(exist_ok=True)
-        kept = dict(extra or {})
-        entry = {"index": index, "length": frames, "task": task, "extra": kept}
-        write_bag(folder, self.features, Episode(arrays, when, task, kept))
+        length, task, extra = len(episode.stamps), episode.task, episode.extra
+        entry = {"index": index, "length": length, "task": task, "extra": extra}
+        write_bag(folder, self.features, episode)
         with (self.root / "episodes.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, sort_keys=True) + "\n")
             file.flush()
@@ -113,14 +87,6 @@ class McapWriter:
 
     def close(self) -> None:
         """Nothing to do."""
-
-    def __enter__(self) -> McapWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_bag(folder: Path, features: Mapping[str, Feature], episode: Episode) -> None:
@@ -146,8 +112,8 @@ def write_columns(bag: BagWriter, features: Mapping[str, Feature], episode: Epis
     return 1 + len(codecs) * len(episode.stamps)
 
 
-class McapReader:
-    """A data set of ``McapWriter``; the same attributes and calls as ``LeRobotReader``.
+class McapReader(DatasetReader):
+    """A data set of ``McapWriter``.
 
     Raises:
         BridgeError: BAD_INPUT where it is none, or damaged.
@@ -177,29 +143,8 @@ class McapReader:
                 break  # a killed writer's last line
             self.episodes.append(EpisodeInfo(entry["index"], entry["length"], entry["task"], entry["extra"]))
 
-    def __len__(self) -> int:
-        return sum(e.length for e in self.episodes)
-
-    def __iter__(self) -> Iterator[Episode]:
-        for info in self.episodes:
-            yield self.episode(info.index)
-
-    def episode(self, index: int, columns: Collection[str] | None = None) -> Episode:
-        """Read one episode; as ``LeRobotReader.episode``."""
-        if not 0 <= index < len(self.episodes):
-            raise BridgeError(
-                ErrorCode.BAD_INPUT, f"episode {index} of {len(self.episodes)}", remedy="count from 0"
-            )
-        names = list(self.features) if columns is None else list(columns)
-        unknown = [n for n in names if n not in self.features]
-        if unknown:
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"no column {', '.join(unknown)}",
-                remedy=f"there are {', '.join(self.features)}",
-            )
-        info = self.episodes[index]
-        folder = self.root / "episodes" / f"episode-{index:06d}"
+    def _read(self, info: EpisodeInfo, names: list[str]) -> Episode:
+        folder = self.root / "episodes" / f"episode-{info.index:06d}"
         bag = Bag(folder)
         topics = {topic_of(n): n for n in names or list(self.features)[:1]}
         codecs = {n: codec(self.features[n]) for n in topics.values()}
