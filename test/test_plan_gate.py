@@ -164,9 +164,9 @@ def test_an_anchor_that_may_be_anywhere(draft: gate.Draft, arm: ArmModel) -> Non
     assert (error.code, error.value, error.unit) == (ErrorCode.DEPTH_HOLE, 0.05, "m")
 
 
-def with_a_wall(draft: gate.Draft, where: np.ndarray) -> gate.Draft:
-    """A wall of 9 cm, seen in one corner of the image, that faces the camera at a point of the base frame."""
-    points, side = draft.cloud.points.copy(), np.arange(12) * 0.008 - 0.044
+def with_a_wall(draft: gate.Draft, where: np.ndarray, size: float = 0.044) -> gate.Draft:
+    """A wall, seen in one corner of the image, that faces the camera at a point of the base frame."""
+    points, side = draft.cloud.points.copy(), np.linspace(-size / 2, size / 2, 12)
     right, down = draft.T_base_camera.rotation[:, 0], draft.T_base_camera.rotation[:, 1]
     points[:12, :12] = where + side[None, :, None] * right + side[:, None, None] * down
     return dataclasses.replace(draft, cloud=dataclasses.replace(draft.cloud, points=points))
@@ -188,9 +188,7 @@ def test_what_is_held_counts_as_the_hands(draft: gate.Draft, arm: ArmModel) -> N
     """A point between the fingers and below them meets what they carry, and nothing of an empty hand."""
     sweep = gate.check_path(draft, PlannerConfig(), arm)
     i = int(np.flatnonzero(sweep.toward == 3)[0])
-    one = gate.Sweep(
-        sweep.joints[i : i + 1], sweep.widths[i : i + 1], sweep.toward[i : i + 1], sweep.poses[i : i + 1]
-    )
+    one = sweep.at(np.arange(len(sweep.joints)) == i)
     hang = draft.poses_base[1].translation[2] - draft.support
     points = np.tile(one.poses[0].translation - np.array([0.0, 0.0, hang - 0.001]), (STRAY, 1))
     (full,), (part,) = clearances(draft, one, points, arm)
@@ -202,23 +200,32 @@ def test_what_is_held_counts_as_the_hands(draft: gate.Draft, arm: ArmModel) -> N
 
 
 def test_the_arm_is_not_in_its_own_way(draft: gate.Draft, arm: ArmModel) -> None:
-    assert gate.check(draft, PlannerConfig(), arm)
-    aside = dataclasses.replace(
-        draft.joints, position=draft.joints.position + np.array([1.2, 0, 0, 0, 0, 0, 0])
-    )
-    misled = dataclasses.replace(draft, joints=aside)
-    assert len(obstacles(misled, arm)) > len(obstacles(draft, arm)) + 50
-    assert "that is seen there" in refusal(misled, arm).message
+    """What is seen where the hand is, is the hand; where it is not, it is in the way of the path's start."""
+    wrist = arm.fk(draft.joints.position).translation + np.array([0.0, 0.0, 0.12])
+    seen = with_a_wall(draft, wrist)
+    assert gate.check(seen, PlannerConfig(), arm)
+    aside = draft.joints.position + np.array([0.9, 0, 0, 0, 0, 0, 0])
+    misled = dataclasses.replace(seen, joints=dataclasses.replace(draft.joints, position=aside))
+    assert len(obstacles(misled, arm)) > len(obstacles(seen, arm)) + 15
 
 
-def test_thing_and_place_are_not_in_the_way(draft: gate.Draft, arm: ArmModel) -> None:
+def test_the_thing_is_not_in_the_way(draft: gate.Draft, arm: ArmModel) -> None:
     points = obstacles(draft, arm)
-    contacts = [draft.poses_base[i].translation for i in (1, 4)]
-    for contact, reach in zip(contacts, (0.02, 0.10), strict=True):
-        near = np.linalg.norm(points[:, :2] - contact[:2], axis=1) < reach
-        assert not (near & (points[:, 2] < contact[2])).any()
-    unnamed = obstacles(dataclasses.replace(draft, anchors=(), waypoints=(), poses_base=()), arm)
+    contact = draft.poses_base[1].translation
+    near = np.linalg.norm(points[:, :2] - contact[:2], axis=1) < 0.02
+    assert not (near & (points[:, 2] < contact[2])).any()
+    unnamed = obstacles(dataclasses.replace(draft, anchors=()), arm)
     assert len(unnamed) > len(points) + 20
+
+
+def test_walls_of_the_place_count_only_where_nothing_is_released(draft: gate.Draft, arm: ArmModel) -> None:
+    """A ridge beside the release, lower than the hand, belongs to the place; on the way past it does not."""
+    drop = draft.poses_base[4].translation
+    ridge = with_a_wall(draft, drop - np.array([0.0, 0.0, 0.01]))
+    assert gate.check(ridge, PlannerConfig(), arm)
+    passed = dataclasses.replace(draft.waypoints[4], gripper_event=GripperEvent.NONE)
+    waypoints = (*draft.waypoints[:4], passed, draft.waypoints[5])
+    assert "that is seen there" in refusal(dataclasses.replace(ridge, waypoints=waypoints), arm).message
 
 
 def test_the_arm_meets_itself(draft: gate.Draft, arm: ArmModel) -> None:

@@ -136,7 +136,7 @@ class PlannerConfig:
         le=100.0,
     )
     max_overlap: float = param(
-        0.010,
+        0.003,
         "Depth by which the arm's model, which is rounder than the arm, may reach into what is seen",
         unit="m",
         ge=0.0,

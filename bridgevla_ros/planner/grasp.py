@@ -210,12 +210,18 @@ def grasp(cloud: Cloud3d, pixel: Array, T_base_tcp_home: Transform, max_width: f
     else:
         choices.append((10.0 * sides[0], axis, sides[0], sides[1]))
         choices.append((10.0 * sides[1], across, sides[1], sides[0]))
+    bottom = max(float(np.percentile(points[:, 2], 1)), cloud.support)
+    # A thing seen from above hides its lower part: it stands on the support unless its lowest visible
+    # point hangs well clear of it (then it lies on or in something).
+    floor = cloud.support if bottom - cloud.support < 0.6 * height else bottom
+    grip = floor + float(np.clip(0.55 * (top - floor), MIN_GRIP, max(MIN_GRIP, top - floor - 0.008)))
+    grip = max(grip, top - MAX_BITE)
     others = _others(cloud, roi, mask)
     home = T_base_tcp_home.rotation[:2, 1]
     home = home / max(float(np.linalg.norm(home)), 1e-9)
     scored = []
     for cost, direction, width, length in choices:
-        blocked = _blocked(others, middle, direction, width, max_width)
+        blocked = _blocked(others, np.array([*middle, grip]), direction, width, max_width)
         turn = 1.0 - abs(float(direction @ home))
         scored.append(
             (
@@ -237,12 +243,6 @@ def grasp(cloud: Cloud3d, pixel: Array, T_base_tcp_home: Transform, max_width: f
         )
     if float(finger @ home) < 0:
         finger = -finger
-    bottom = max(float(np.percentile(points[:, 2], 1)), cloud.support)
-    # A thing seen from above hides its lower part: it stands on the support unless its lowest visible
-    # point hangs well clear of it (then it lies on or in something).
-    floor = cloud.support if bottom - cloud.support < 0.6 * height else bottom
-    grip = floor + float(np.clip(0.55 * (top - floor), MIN_GRIP, max(MIN_GRIP, top - floor - 0.008)))
-    grip = max(grip, top - MAX_BITE)
     sigma = float(np.hypot(0.003, 0.02 / np.sqrt(len(points))))
     return Grasp(
         np.array([middle[0], middle[1], grip]),
@@ -263,14 +263,23 @@ def _others(cloud: Cloud3d, roi: tuple[slice, slice], mask: NDArray[np.bool_]) -
     return np.asarray(points[away & (points[..., 2] > cloud.support + 0.012)])
 
 
-def _blocked(others: Array, middle: Array, finger: Array, width: float, max_width: float) -> float:
-    """Points where the open fingers would go down (2 cm wide, 1.5 cm thick)."""
+def _blocked(others: Array, center: Array, finger: Array, width: float, max_width: float) -> float:
+    """Points where the open fingers would go down, or, of tall things, the linkage that carries them.
+
+    Fingers: 2 cm wide, 1.5 cm thick. Linkage: 5 cm wide, it stands out by 6 cm, 3 cm above the grip.
+    """
     if len(others) == 0:
         return 0.0
-    relative = others[:, :2] - middle
-    along, across = np.abs(relative @ finger), np.abs(relative @ np.array([-finger[1], finger[0]]))
+    relative = others - center
+    along, across = (
+        np.abs(relative[:, :2] @ finger), np.abs(relative[:, :2] @ np.array([-finger[1], finger[0]])),
+    )  # fmt: skip
     opening = min(max_width, width + 0.03) / 2
-    return float(((along > opening - 0.004) & (along < opening + 0.022) & (across < 0.016)).sum())
+    fingers = (along > opening - 0.004) & (along < opening + 0.022) & (across < 0.016)
+    linkage = (
+        (relative[:, 2] > 0.03) & (along > opening - 0.004) & (along < opening + 0.06) & (across < 0.025)
+    )
+    return float((fingers | linkage).sum())
 
 
 def top_down(center: Array, finger: Array) -> Transform:

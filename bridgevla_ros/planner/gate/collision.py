@@ -20,15 +20,15 @@ from bridgevla_ros.planner.grasp import segment
 ABOVE = 0.015
 """Metres over the support from which a point is an obstacle; the support itself is ``check_body``'s."""
 
-VOXEL = 0.008
+VOXEL = 0.005
 """Metres, edge of the voxels that hold one obstacle point each."""
 
 FLYING_SLOPE, FLYING_NEIGHBOURS = 4.0, 4
 """A neighbour farther in depth than so many pixel widths lies on another surface; a pixel with fewer than so
 many of its 8 neighbours on its own reads a depth between two: it is in mid-air."""
 
-STRAY = 4
-"""Obstacle points are believed by fours: what is left of flying pixels stands alone."""
+STRAY = 3
+"""Obstacle points are believed by threes: what is left of flying pixels stands alone."""
 
 OWN = 0.03
 """Metres from the arm's body within which a point is the arm, or what it holds: model and calibration."""
@@ -60,11 +60,17 @@ def check_body(draft: Draft, sweep: Sweep, arm: ArmModel) -> None:
 
 
 def check_cloud(draft: Draft, sweep: Sweep, config: PlannerConfig, arm: ArmModel) -> None:
-    """The arm, its fingers and what they hold keep out of what is seen beside thing and place."""
+    """The arm, its fingers and what they hold keep out of what is seen beside the thing.
+
+    On the way into a release and out of it the walls of the place do not count: the release was put there
+    because of them.
+    """
     points = obstacles(draft, arm)
-    if len(points) < STRAY:
-        return
-    gaps, part = clearances(draft, sweep, points, arm)
+    place, releasing = _of_place(draft, points), _releasing(draft, sweep)
+    gaps, part = np.full(len(sweep.joints), np.inf), np.full(len(sweep.joints), -1.0)
+    for chosen, seen in ((~releasing, points), (releasing, points[~place])):
+        if chosen.any() and len(seen) >= STRAY:
+            gaps[chosen], part[chosen] = clearances(draft, sweep.at(chosen), seen, arm)
     worst = int(gaps.argmin())
     if gaps[worst] < -config.max_overlap:
         links = (*arm.capsule_links, *["fingers"] * len(arm.gripper.radius), "what is held")
@@ -94,7 +100,7 @@ def clearances(draft: Draft, sweep: Sweep, points: Array, arm: ArmModel) -> tupl
 
 
 def obstacles(draft: Draft, arm: ArmModel) -> Array:
-    """(M, 3) metres, base frame: what is seen above the support, without arm, thing and place."""
+    """(M, 3) metres, base frame: what is seen above the support, without the arm and what anchors lie on."""
     cloud = draft.cloud
     keep = cloud.points[..., 2] > cloud.support + ABOVE
     keep &= ~flying(draft, keep)
@@ -107,7 +113,6 @@ def obstacles(draft: Draft, arm: ArmModel) -> Array:
         keep[window] &= ~ndimage.binary_dilation(mask, iterations=margin)
     points = cloud.points[keep]
     points = points[np.linalg.norm(points[:, :2], axis=1) < 1.2]
-    points = points[~_of_place(draft, points)]
     start, end, radius = arm.body_capsules(draft.joints.position, draft.joints.gripper_width)
     points = points[body_distances(points, start, end, radius) > OWN]
     _, first = np.unique(np.floor(points / VOXEL).astype(np.int64), axis=0, return_index=True)
@@ -139,6 +144,15 @@ def _of_place(draft: Draft, points: Array) -> NDArray[np.bool_]:
         if waypoint.kind == WaypointKind.CONTACT and waypoint.gripper_event == GripperEvent.OPEN:
             near = np.linalg.norm(points[:, :2] - pose.translation[:2], axis=1) < PLACE
             found |= near & (points[:, 2] < pose.translation[2] + ABOVE)
+    return found
+
+
+def _releasing(draft: Draft, sweep: Sweep) -> NDArray[np.bool_]:
+    """(S,) which postures lie on the way into a release, or out of it."""
+    found = np.zeros(len(sweep.toward), bool)
+    for i, waypoint in enumerate(draft.waypoints):
+        if waypoint.kind == WaypointKind.CONTACT and waypoint.gripper_event == GripperEvent.OPEN:
+            found |= (sweep.toward == i) | (sweep.toward == i + 1)
     return found
 
 

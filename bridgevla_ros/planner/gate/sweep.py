@@ -37,6 +37,11 @@ class Sweep:
     toward: NDArray[np.int64]
     poses: list[Transform]
 
+    def at(self, chosen: NDArray[np.bool_]) -> Sweep:
+        """Some of the postures, by an (S,) mask."""
+        poses = [pose for pose, kept in zip(self.poses, chosen, strict=True) if kept]
+        return Sweep(self.joints[chosen], self.widths[chosen], self.toward[chosen], poses)
+
 
 def check_path(draft: Draft, config: PlannerConfig, arm: ArmModel) -> Sweep:
     """The arm can follow the path from where it is, without a jump, a singularity or too much speed.
