@@ -31,11 +31,13 @@ class Anchors:
         source: What to take.
         destination: Where to put it; None when the instruction names no place.
         null_probability: 0..1, the surer of the two that a named thing is not there.
+        remaining: How many things fitted the words of the source, itself among them; 1 where it is not known.
     """
 
     source: Anchor
     destination: Anchor | None
     null_probability: float = 0.0
+    remaining: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -259,7 +259,7 @@ OTHER_COLOURS = (
 _PRONOUNS = {"it", "this", "that", "them"}
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 _SPLIT = re.compile(
-    r"(?:[.;!?]\s+|,\s*|\s+)(?:and\s+)?(?:then|after that|afterwards|next|finally|lastly)\b[,:]?\s*"
+    r"(?:[.;!?]\s+|,\s*|\s+)(?:and\s+)?(?:then|after that|afterwards|next(?! to\b)|finally|lastly)\b[,:]?\s*"
     r"|[.;]\s+(?:and\s+)?(?=\w)",
     re.IGNORECASE,
 )
@@ -466,15 +466,20 @@ def split_clauses(instruction: str) -> tuple[str, ...]:
         else:
             clauses.append(part)
     if len(clauses) > MAX_CLAUSES:
-        raise BridgeError(
-            ErrorCode.NOT_UNDERSTOOD,
-            f"the instruction has {len(clauses)} steps; the limit is {MAX_CLAUSES}",
-            value=float(len(clauses)),
-            limit=float(MAX_CLAUSES),
-            unit="steps",
-            remedy="give the steps in several instructions",
-        )
+        raise too_many(len(clauses))
     return tuple(clauses) if clauses else (instruction,)
+
+
+def too_many(steps: int) -> BridgeError:
+    """A refusal of an instruction of more than ``MAX_CLAUSES`` steps."""
+    return BridgeError(
+        ErrorCode.NOT_UNDERSTOOD,
+        f"the instruction has {steps} steps; the limit is {MAX_CLAUSES}",
+        value=float(steps),
+        limit=float(MAX_CLAUSES),
+        unit="steps",
+        remedy="give the steps in several instructions",
+    )
 
 
 def _names_thing(clause: str) -> bool:

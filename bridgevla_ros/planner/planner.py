@@ -29,11 +29,12 @@ from bridgevla_ros.core.types import (
 )
 from bridgevla_ros.perception.monocular import DepthNetwork, fill
 from bridgevla_ros.planner import gate
+from bridgevla_ros.planner.agenda import Agenda
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.grasp import Cloud3d, grasp, top_down
-from bridgevla_ros.planner.language import normalise, split_clauses
+from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
 from bridgevla_ros.planner.place import place, release
@@ -77,6 +78,7 @@ class Planner:
         self.ledger = Ledger()
         self.witness = _witness(config, self.backend)
         self._network = _network(config)
+        self._agenda = Agenda(strict=self.backend.name == "embedded")
 
     def cancel(self) -> None:
         """End a plan that is being made, which is then refused as CANCELLED; from any thread."""
@@ -113,14 +115,16 @@ class Planner:
         Returns:
             A plan, or a refusal with its code; BridgeError never leaves this method.
         """
-        clauses: tuple[str, ...] = ()
+        clause, total = "", 0
         anchors: tuple[Keypoint, ...] = ()
         null = 0.0
         ledger = self.ledger = Ledger()
         try:
             with ledger.section("understand"):
-                clauses = split_clauses(normalise(request.instruction))
-                clause = _clause(clauses, request.step)
+                goals = self._agenda.goals(normalise(request.instruction))
+                total = self._agenda.total(request.task_id, goals)
+                entry = self._agenda.entry(request.task_id, goals, request.step)
+                clause = entry.words
                 check_frame(frame)
                 _check_depth(frame)
             if self._network is not None:
@@ -131,6 +135,8 @@ class Planner:
             with ledger.section("anchors"):
                 found = self.backend.anchors(frame, T_base_camera, clause, seed)
             null = found.null_probability
+            self._agenda.count(request.task_id, entry, found.remaining)
+            total = self._agenda.total(request.task_id, goals)
             with ledger.section("lift"):
                 cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
                 noise = self.config.depth_noise
@@ -153,8 +159,9 @@ class Planner:
                     self.witness.check(frame, T_base_camera, clause, found)
         except BridgeError as error:
             return self.refusal(
-                request, error, frame.stamp, frame.intrinsics, T_base_camera, clauses=clauses,
-                anchors=anchors, null_probability=null, latency=now - frame.stamp,
+                request, error, frame.stamp, frame.intrinsics, T_base_camera,
+                subgoal=clause, steps_total=total, anchors=anchors, null_probability=null,
+                latency=now - frame.stamp,
             )  # fmt: skip
         plan = WaypointPlan(
             stamp=frame.stamp,
@@ -166,7 +173,7 @@ class Planner:
             instruction=request.instruction,
             subgoal=clause,
             step=request.step,
-            steps_total=len(clauses),
+            steps_total=total,
             anchors=anchors,
             waypoints=waypoints,
             T_base_camera=T_base_camera,
@@ -189,13 +196,13 @@ class Planner:
         intrinsics: CameraIntrinsics,
         T_base_camera: Transform,
         *,
-        clauses: tuple[str, ...] = (),
+        subgoal: str = "",
+        steps_total: int = 0,
         anchors: tuple[Keypoint, ...] = (),
         null_probability: float = 0.0,
         latency: float = 0.0,
     ) -> WaypointPlan:
         """The answer to a request that cannot be planned; carries value, limit and remedy in its message."""
-        inside = 0 <= request.step < len(clauses)
         return WaypointPlan(
             stamp=stamp,
             camera_frame=intrinsics.frame,
@@ -204,9 +211,9 @@ class Planner:
             task_id=request.task_id,
             request_id=request.request_id,
             instruction=request.instruction[:2000],
-            subgoal=clauses[request.step] if inside else "",
+            subgoal=subgoal,
             step=request.step,
-            steps_total=len(clauses),
+            steps_total=steps_total,
             anchors=anchors,
             waypoints=(),
             T_base_camera=T_base_camera,
@@ -332,17 +339,6 @@ def _witness(config: PlannerConfig, backend: Backend) -> Witness | None:
         return None
     embedded = backend if isinstance(backend, EmbeddedBackend) else EmbeddedBackend(PlannerConfig())
     return Witness(embedded.eyes, config.semantic_limit)
-
-
-def _clause(clauses: tuple[str, ...], step: int) -> str:
-    if not 0 <= step < len(clauses):
-        raise BridgeError(
-            ErrorCode.OUT_OF_RANGE,
-            f"step {step} of an instruction with {len(clauses)} steps",
-            value=float(step),
-            limit=float(len(clauses)),
-        )
-    return clauses[step]
 
 
 def _network(config: PlannerConfig) -> DepthNetwork | None:

@@ -16,6 +16,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner.answers import Anchor, Anchors
+from bridgevla_ros.planner.clauses import plain
 from bridgevla_ros.planner.eyes import Eyes
 from bridgevla_ros.planner.grounding import STRIDE
 from bridgevla_ros.planner.language import COLOURS, THINGS
@@ -58,7 +59,7 @@ class Witness:
         self, frame: RgbdFrame, T_base_camera: Transform, clause: str, anchors: Anchors
     ) -> list[tuple[Anchor, Sight, Sight]]:
         """For each anchor its colour and its kind."""
-        belief, _ = self.eyes.read(clause)
+        belief, _ = self.eyes.read(plain(clause))
         seen = self.eyes.look(frame, T_base_camera)
         size = self.eyes.model.config
         tints, kinds = seen.colours[0].softmax(0).numpy(), seen.things[0].softmax(0).numpy()

@@ -13,19 +13,17 @@ from transformers import AutoModel
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.planner import clauses, frame_words
 from bridgevla_ros.planner.backends import Anchor, Anchors, LocalWaypoint
+from bridgevla_ros.planner.candidates import Query, View
+from bridgevla_ros.planner.clauses import Clause
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.eyes import Eyes
-from bridgevla_ros.planner.grounding import STRIDE, GroundingModel, ImageFeatures, TextBelief, TokenEncoder
-from bridgevla_ros.planner.language import (
-    COLOURS,
-    MOVABLE_THINGS,
-    OTHER_COLOURS,
-    THINGS,
-    known_words,
-    names,
-    strange_modifier,
-)
+from bridgevla_ros.planner.grounding import GroundingModel, TextBelief, TokenEncoder
+from bridgevla_ros.planner.language import COLOURS, OTHER_COLOURS, THINGS, known_words, names
+from bridgevla_ros.planner.phrases import NounPhrase, not_understood
+from bridgevla_ros.planner.resolve import Resolver, Setting
+from bridgevla_ros.planner.viewpoint import camera_yaw
 from bridgevla_ros.planner.vocabulary import (
     COLOUR_ANY,
     COLOUR_OTHER,
@@ -37,8 +35,8 @@ from bridgevla_ros.planner.vocabulary import (
 
 SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "planner"
 
-CLUSTER = 3
-"""Cells about a peak that belong to it."""
+SAME = 0.01
+"""Share of the image's width within which two anchors are one."""
 
 DARK = 6.0
 """Brightest 1% of an image below this (0..255) is no image."""
@@ -73,8 +71,10 @@ class EmbeddedBackend:
     @torch.inference_mode()
     def anchors(self, frame: RgbdFrame, T_base_camera: Transform, clause: str, seed: int) -> Anchors:
         """Ground both roles of a clause. The seed is not used: nothing is sampled."""
-        belief, offsets = self.eyes.read(clause)
-        self._understood(clause, belief, offsets)
+        read = clauses.read(clause)
+        belief, offsets = self.eyes.read(read.plain)
+        asked = roles(read, belief, offsets)
+        self._understood(read, belief, offsets)
         if float(np.percentile(frame.rgb, 99)) < DARK:
             raise BridgeError(
                 ErrorCode.NO_TARGET,
@@ -83,25 +83,45 @@ class EmbeddedBackend:
                 limit=DARK,
                 remedy="check the light and the camera",
             )
-        seen = self.eyes.look(frame, T_base_camera)
-        colours, things = belief.colours[0].softmax(-1), belief.things[0].softmax(-1)
-        has_place = int(things[1].argmax()) != THING_NONE
-        roles = torch.arange(2 if has_place else 1)
-        logits = self.model.head(seen, colours[roles], things[roles], roles, torch.zeros_like(roles))
-        found: list[Anchor] = []
-        nulls: list[float] = []
-        for role in range(len(roles)):
-            words = label(int(colours[role].argmax()), int(things[role].argmax()))
-            anchor, null = self._peak(frame, seen, logits[role], role, int(things[role].argmax()), words)
-            found.append(anchor)
-            nulls.append(null)
-        if has_place and float(np.linalg.norm(found[0].pixel - found[1].pixel)) < 0.01 * frame.rgb.shape[1]:
+        view = View(self.eyes, frame, T_base_camera, self.config.table_height)
+        resolver = Resolver(view, self._setting(T_base_camera))
+        found = resolver.prepare(asked)
+        choices = [
+            resolver.choose(phrase, answer, query.words, query.role)
+            for (phrase, query), answer in zip(asked, found, strict=True)
+        ]
+        anchors = [
+            Anchor(query.words, c.candidate.pixel, float(min(1.0, c.candidate.mass * (1.0 - c.null))))
+            for (_, query), c in zip(asked, choices, strict=True)
+        ]
+        if (
+            len(anchors) == 2
+            and np.linalg.norm(anchors[0].pixel - anchors[1].pixel) < SAME * frame.rgb.shape[1]
+        ):
             raise BridgeError(
                 ErrorCode.NOT_UNDERSTOOD,
-                f"{found[0].label!r} and {found[1].label!r} are the same thing in the image",
+                f"{anchors[0].label!r} and {anchors[1].label!r} are the same thing in the image",
                 remedy="name what to take and where to put it",
             )
-        return Anchors(found[0], found[1] if has_place else None, max(nulls))
+        place = anchors[1] if len(anchors) == 2 else None
+        return Anchors(anchors[0], place, max(c.null for c in choices), choices[0].remaining)
+
+    def _setting(self, T_base_camera: Transform) -> Setting:
+        """What choosing depends on beside words and image."""
+        config = self.config
+        low, high = config.workspace_min, config.workspace_max
+        corners = np.array([[x, y] for x in (low[0], high[0]) for y in (low[1], high[1])])
+        camera, robot = T_base_camera.translation[:2], np.zeros(2)
+        from_camera = config.viewpoint == "camera"
+        return Setting(
+            self.threshold,
+            config.ambiguity,
+            camera_yaw(T_base_camera) if from_camera else 0.0,
+            camera if from_camera else robot,
+            robot,
+            camera,
+            corners,
+        )
 
     def waypoints(
         self, frame: RgbdFrame, clause: str, anchors: Anchors, depths: Array, seed: int
@@ -113,11 +133,13 @@ class EmbeddedBackend:
             remedy="set waypoint_source to geometry",
         )
 
-    def _understood(self, clause: str, belief: TextBelief, offsets: list[tuple[int, int]]) -> None:
+    def _understood(self, read: Clause, belief: TextBelief, offsets: list[tuple[int, int]]) -> None:
         """Refuse what is no task, and words that are not known."""
+        clause = read.plain
         colours, things = belief.colours[0].argmax(-1).tolist(), belief.things[0].argmax(-1).tolist()
         task = float(torch.sigmoid(belief.task[0]))
-        if task < 0.5 or things[0] == THING_NONE or (colours[0] == COLOUR_ANY and things[0] == THING_ANY):
+        empty = not read.things or (colours[0] == COLOUR_ANY and things[0] == THING_ANY and read.simple)
+        if task < 0.5 or things[0] == THING_NONE or empty:
             raise BridgeError(
                 ErrorCode.NOT_UNDERSTOOD,
                 f"{_short(clause)!r} names nothing that the arm could take",
@@ -134,11 +156,6 @@ class EmbeddedBackend:
             for classes, chosen in ((COLOURS, colours[role]), (THINGS, things[role])):
                 if 0 < chosen <= len(classes) and not names(clause, classes[chosen - 1]):
                     raise _unknown(words)  # believed, but no word of the lexicon says so
-            known_thing = 0 < things[role] <= len(THINGS)
-            if colours[role] == COLOUR_ANY and known_thing:
-                strange = strange_modifier(clause, THINGS[things[role] - 1])
-                if strange:
-                    raise _unknown(strange)
             if colours[role] == COLOUR_OTHER:
                 if not any(word in words.casefold() for word in OTHER_COLOURS):
                     raise _unknown(words)
@@ -148,80 +165,56 @@ class EmbeddedBackend:
                     remedy=f"known {known_words()}",
                 )
 
-    def _peak(
-        self, frame: RgbdFrame, seen: ImageFeatures, logits: Tensor, role: int, thing: int, words: str
-    ) -> tuple[Anchor, float]:
-        """The strongest peak of one role's heatmap; refuses absence and rivals."""
-        probability = logits.softmax(-1).numpy()
-        null = float(probability[-1])
-        if null > self.threshold:
-            raise BridgeError(
-                ErrorCode.NO_TARGET,
-                f"there is no {words} to be seen"
-                if thing != THING_ANY
-                else f"nothing to be seen is a {words}",
-                value=null,
-                limit=self.threshold,
-                remedy="name something that is on the table, or move what hides it",
-            )
-        rows, columns = seen.colours.shape[-2:]
-        heat = probability[:-1].reshape(rows, columns)
-        kinds = seen.things[0].softmax(0).numpy()
-        if thing == THING_ANY:  # "the red one": what can be taken, or what holds things
-            movable = [i + 1 for i, t in enumerate(THINGS) if (t.name in MOVABLE_THINGS) == (role == 0)]
-            heat = heat * (kinds[movable].sum(0) + 1e-3)
-        heat = heat / max(float(heat.sum()), 1e-12)
-        peaks = _clusters(heat)
-        rivals = [p for p in peaks[1:] if p[2] > self.config.ambiguity * peaks[0][2]]
-        if rivals:
-            tints = seen.colours[0].softmax(0).numpy()
-            named = tuple(_name(tints, kinds, p) for p in [peaks[0], *rivals])
-            raise BridgeError(
-                ErrorCode.AMBIGUOUS,
-                f"{words!r} could be any of {len(named)} things: {', '.join(named)}",
-                value=rivals[0][2] / peaks[0][2],
-                limit=self.config.ambiguity,
-                remedy="say which by its colour and kind",
-                candidates=named,
-            )
-        row, column, mass = peaks[0]
-        size = self.model.config
-        u = (column + 0.5) * STRIDE * frame.rgb.shape[1] / size.image_width - 0.5
-        v = (row + 0.5) * STRIDE * frame.rgb.shape[0] / size.image_height - 0.5
-        return Anchor(words, np.array([u, v]), float(min(1.0, mass * (1.0 - null)))), null
+
+def roles(read: Clause, belief: TextBelief, offsets: list[tuple[int, int]]) -> list[tuple[NounPhrase, Query]]:
+    """Give the things of a clause their roles: source first, then the place if there is one.
+
+    The learned language part tells who is who: by where each role's query looks and what it believes to
+    be there.
+
+    Raises:
+        BridgeError: NOT_UNDERSTOOD: more than two things, or a place that is missing.
+    """
+    heads = [next(i for i, g in enumerate(read.groups) if g == group) for group in dict.fromkeys(read.groups)]
+    if len(heads) < len(read.things):
+        raise not_understood(read.text, "it lists several things at once; one thing and one place a step")
+    if len(heads) > 2:
+        extra = read.things[heads[2]]
+        raise not_understood(read.text[extra.start : extra.end], "one thing and one place a step")
+    phrases = [read.things[i] for i in heads]
+    colours, things = belief.colours[0].softmax(-1), belief.things[0].softmax(-1)
+    score = np.array(
+        [
+            [
+                float((colours[role, p.colour] + 1e-4).log() + (things[role, p.thing] + 1e-4).log())
+                + float(np.log(_looked_at(belief.attention[0, role], offsets, read.spans[i]) + 1e-3))
+                for i, p in zip(heads, phrases, strict=True)
+            ]
+            for role in range(2)
+        ]
+    )
+    order = list(range(len(phrases)))
+    if len(phrases) == 2 and score[0, 1] + score[1, 0] > score[0, 0] + score[1, 1]:
+        order = [1, 0]
+    if len(phrases) == 1 and frame_words.wants_place(clauses.frame(read)):
+        raise not_understood(read.text, "it does not say where")
+    return [
+        (phrases[i], _query(phrases[i], role, colours[role], things[role])) for role, i in enumerate(order)
+    ]
 
 
-def _clusters(heat: Array) -> list[tuple[float, float, float]]:
-    """Peaks of a normalised heatmap as (row, column, mass), heaviest first; at most 4."""
-    left = heat.copy()
-    peaks = []
-    for _ in range(4):
-        row, column = np.unravel_index(int(left.argmax()), left.shape)
-        window = (
-            slice(max(row - CLUSTER, 0), row + CLUSTER + 1),
-            slice(max(column - CLUSTER, 0), column + CLUSTER + 1),
-        )
-        part = left[window]
-        mass = float(part.sum())
-        if mass < 1e-3:
-            break
-        near = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
-        weight = left[near]
-        grid = np.mgrid[near]
-        peaks.append(
-            (
-                float((grid[0] * weight).sum() / weight.sum()),
-                float((grid[1] * weight).sum() / weight.sum()),
-                mass,
-            )
-        )
-        left[window] = 0.0
-    return sorted(peaks, key=lambda p: -p[2])
+def _query(phrase: NounPhrase, role: int, colours: Tensor, things: Tensor) -> Query:
+    """The learned belief where it agrees with the words, with its doubt; else the words."""
+    words = label(phrase.colour, phrase.thing)
+    if int(colours.argmax()) == phrase.colour and int(things.argmax()) == phrase.thing:
+        return Query(colours, things, role, words)
+    return Query.of(phrase.colour, phrase.thing, role)
 
 
-def _name(colours: Array, things: Array, peak: tuple[float, float, float]) -> str:
-    row, column = round(peak[0]), round(peak[1])
-    return label(int(colours[1:-1, row, column].argmax()) + 1, int(things[1:-2, row, column].argmax()) + 1)
+def _looked_at(attention: Tensor, offsets: list[tuple[int, int]], span: tuple[int, int]) -> float:
+    """Share of a role query's attention on the tokens of a character range."""
+    inside = [a >= span[0] and b <= span[1] and b > a for a, b in offsets]
+    return float(attention[: len(inside)][torch.tensor(inside)].sum())
 
 
 def _attended(clause: str, attention: Tensor, offsets: list[tuple[int, int]]) -> str:
