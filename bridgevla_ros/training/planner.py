@@ -20,10 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file, save_file
 
 from bridgevla_ros.planner.grounding import GroundingConfig, GroundingModel, TokenEncoder
+from bridgevla_ros.planner.vocabulary import COLOUR_NAMES, THING_NAMES
 from bridgevla_ros.training import planner_text, planner_vision
 from bridgevla_ros.training.planner_data import TRAIN_SEED, VALIDATION_SEED, Frames, render
 
 SHARD_SCENES = 100
+TIDY_SHARDS = 8
+"""The first shards hold 2 to 6 movable things; later ones clutter, lookalikes and cameras far off."""
 SHOTS = 4
 EMA = 0.995
 
@@ -52,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", type=int, default=4, help="questions an image")
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of the vision part")
     parser.add_argument("--minutes", type=float, default=0.0, help="stop the vision part early; 0: never")
+    parser.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="PAIR",
+        help='pairs that are never shown nor asked for, e.g. "pink cylinder": what does it make of them?',
+    )
     parser.add_argument("--seed", type=int, default=0, help="of initialisation and of everything drawn")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
@@ -63,6 +73,11 @@ def run(args: argparse.Namespace) -> int:
     torch.manual_seed(args.seed)
     if args.stage == "merge" and (args.language_from is None or not args.resume):
         print("--stage merge needs --language-from DIR and --resume")
+        return 2
+    try:
+        pairs_named(args.without)
+    except ValueError as error:
+        print(error)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     model = GroundingModel.from_pretrained(args.out) if args.resume else GroundingModel(GroundingConfig())
@@ -136,6 +151,21 @@ def calibrate(model: GroundingModel, recipe: dict[str, object], check: Frames) -
     return metrics
 
 
+def pairs_named(names: list[str]) -> planner_vision.Pairs:
+    """Classes of "colour kind" names.
+
+    Raises:
+        ValueError: A name that is none of the lexicon's.
+    """
+    pairs = []
+    for name in names:
+        colour, _, thing = name.partition(" ")
+        if colour not in COLOUR_NAMES[1:-1] or thing not in THING_NAMES[1:-2]:
+            raise ValueError(f"{name!r} is no pair; colours {COLOUR_NAMES[1:-1]}, kinds {THING_NAMES[1:-2]}")
+        pairs.append((COLOUR_NAMES.index(colour), THING_NAMES.index(thing)))
+    return tuple(pairs)
+
+
 def shards(folder: Path, count: int, on_shard: Callable[[int, int], None]) -> list[Path]:
     """Paths of the first ``count`` shards, rendered where they are missing."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +175,12 @@ def shards(folder: Path, count: int, on_shard: Callable[[int, int], None]) -> li
         path = folder / f"train_{i:04d}.npz"
         if not path.exists():
             frames = render(
-                TRAIN_SEED + i * SHARD_SCENES, SHARD_SCENES, SHOTS, config.image_height, config.image_width
+                TRAIN_SEED + i * SHARD_SCENES,
+                SHARD_SCENES,
+                SHOTS,
+                config.image_height,
+                config.image_width,
+                cluttered=i >= TIDY_SHARDS,
             )
             frames.save(path)
         paths.append(path)
@@ -168,8 +203,9 @@ def _vision(
 ) -> None:
     task = bar.add_task("rendering", total=args.shards)
     paths = shards(args.data, args.shards, lambda done, total: bar.update(task, completed=done, total=total))
-    check = validation(args.data)
-    data = [Frames.load(path) for path in paths]
+    banned = pairs_named(args.without)
+    check = validation(args.data).without(banned)
+    data = [Frames.load(path).without(banned) for path in paths]
     parameters = [*model.trunk.parameters(), *model.head.parameters()]
     optimizer = torch.optim.AdamW(parameters, args.rate, weight_decay=1e-4)
     average = GroundingModel(model.config)
@@ -193,7 +229,7 @@ def _vision(
         model.train()
         frames = data[int(rng.integers(len(data)))]
         rows = rng.choice(len(frames), args.batch, replace=False)
-        total = planner_vision.batch_loss(model, frames, rows, args.questions, rng)
+        total = planner_vision.batch_loss(model, frames, rows, args.questions, rng, banned)
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 2.0)
@@ -231,6 +267,7 @@ def _checkpoint(
         "questions": args.questions,
         "rate": args.rate,
         "seconds": seconds,
+        "without": list(args.without),
     }
     metrics = calibrate(model, recipe, check)
     save(model, recipe, args.out)

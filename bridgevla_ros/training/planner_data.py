@@ -17,8 +17,10 @@ from bridgevla_ros.planner.grounding import STRIDE
 from bridgevla_ros.planner.image import network_image
 from bridgevla_ros.planner.language import COLOURS, THINGS
 from bridgevla_ros.simulation.config import SimConfig
+from bridgevla_ros.simulation.lookalikes import with_lookalike
 from bridgevla_ros.simulation.robot import HOME, JOINT_NAMES
 from bridgevla_ros.simulation.scene import CameraSpec, SceneSpec
+from bridgevla_ros.simulation.suites import randomise
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
 
@@ -64,6 +66,13 @@ class Frames:
         """All frames of the parts, in order."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(cls)))
 
+    def without(self, pairs: tuple[tuple[int, int], ...]) -> Frames:
+        """Frames in which no thing has one of these (colour, thing) classes."""
+        keep = np.ones(len(self), bool)
+        for colour, thing in pairs:
+            keep &= ~((self.colours == colour) & (self.things == thing)).any(1)
+        return Frames(**{f.name: getattr(self, f.name)[keep] for f in dataclasses.fields(self)})
+
     def save(self, path: Path) -> None:
         """Write as npz, atomically."""
         part = path.with_suffix(".part.npz")
@@ -94,9 +103,23 @@ def vary(scene: SceneSpec, rng: np.random.Generator) -> SceneSpec:
     return dataclasses.replace(scene, camera=camera)
 
 
-def move_camera(world: World, rng: np.random.Generator) -> None:
-    """Look from elsewhere, without compiling the scene again."""
-    world.scene = vary(world.scene, rng)
+def draw_scene(seed: int, rng: np.random.Generator, cluttered: bool) -> SceneSpec:
+    """A scene to train on; a cluttered one has up to eight movable things, half of them lookalikes."""
+    if not cluttered:
+        scene = sample_scene(seed, objects=(2, 6), places=(1, 3), drawer_share=0.25)
+        return vary(scene, rng) if rng.random() < 0.6 else scene
+    scene = sample_scene(seed, objects=(1, 8), places=(1, 2), drawer_share=0.25)
+    if rng.random() < 0.5:
+        scene = with_lookalike(scene, rng) or scene
+    return randomise(scene, rng, physics=False, camera=False, start=False)
+
+
+def move_camera(world: World, rng: np.random.Generator, wide: bool = False) -> None:
+    """Look from elsewhere, without compiling the scene again; ``wide``: from anywhere before the table."""
+    if wide:
+        world.scene = randomise(world.scene, rng, physics=False, light=False, start=False)
+    else:
+        world.scene = vary(world.scene, rng)
     camera = world.model.camera("camera")
     pose = world.scene.camera.pose
     x, y, z, w = Rotation.from_matrix(pose.rotation @ np.diag([1.0, -1.0, -1.0])).as_quat()
@@ -153,7 +176,13 @@ def drawer_anchors(world: World, height: int, width: int) -> NDArray[np.float32]
 
 
 def render(
-    first_seed: int, scenes: int, shots: int, height: int, width: int, config: SimConfig | None = None
+    first_seed: int,
+    scenes: int,
+    shots: int,
+    height: int,
+    width: int,
+    config: SimConfig | None = None,
+    cluttered: bool = False,
 ) -> Frames:
     """Draw scenes and expose each ``shots`` times: first as drawn with the arm at home,
     then with camera and objects moved, every other time with the gripper over the table.
@@ -164,22 +193,21 @@ def render(
         shots: Frames a scene.
         height, width: Of the network's input.
         config: Of the simulated sensors.
+        cluttered: See ``draw_scene``; half of the later shots are then seen from a camera far off.
     """
     out: dict[str, list[NDArray[np.generic]]] = {f.name: [] for f in dataclasses.fields(Frames)}
     world: World | None = None
     arm = ArmModel.load()
     for seed in range(first_seed, first_seed + scenes):
         rng = np.random.default_rng([seed, 0xDA7A])
-        scene = sample_scene(seed, objects=(2, 6), places=(1, 3), drawer_share=0.25)
-        if rng.random() < 0.6:
-            scene = vary(scene, rng)
+        scene = draw_scene(seed, rng, cluttered)
         if world is None:
             world = World(config, scene)
         else:
             world.load(scene)
         for shot in range(shots):
             if shot >= 1:
-                move_camera(world, rng)
+                move_camera(world, rng, wide=cluttered and rng.random() < 0.5)
                 shuffle_objects(world, rng)
             if shot % 2 == 1:
                 pose_arm(world, arm, rng)

@@ -37,6 +37,10 @@ MIN_CELLS = 2
 """Fewest heatmap cells of a thing that can be asked for."""
 
 
+Pairs = tuple[tuple[int, int], ...]
+"""Classes of colour and thing."""
+
+
 @dataclass(frozen=True)
 class Query:
     """One question about a frame: class of colour and thing, and which objects answer (none: absent)."""
@@ -47,9 +51,10 @@ class Query:
 
 
 class Frame:
-    """Objects of one frame and questions about them."""
+    """Objects of one frame and questions about them; ``banned`` (colour, thing) pairs are never asked."""
 
-    def __init__(self, frames: Frames, index: int) -> None:
+    def __init__(self, frames: Frames, index: int, banned: Pairs = ()) -> None:
+        self.banned = banned
         self.owner = frames.owner[index]
         self.colours = frames.colours[index].astype(int)
         self.things = frames.things[index].astype(int)
@@ -64,7 +69,9 @@ class Frame:
         self.anchors = np.stack([self.anchors[:, 0], self.owner.shape[1] - 1 - self.anchors[:, 1]], 1)
 
     def ask(self, colour: int, thing: int) -> Query | None:
-        """The question, or None when its answer hides behind something."""
+        """The question, or None when its answer hides behind something or it is banned."""
+        if (colour, thing) in self.banned:
+            return None
         match = self.there.copy()
         if colour != COLOUR_ANY:
             match &= self.colours == colour
@@ -178,12 +185,13 @@ def batch_loss(
     indices: NDArray[np.int64],
     questions: int,
     rng: np.random.Generator,
+    banned: Pairs = (),
 ) -> Tensor:
     """Heatmap cross-entropy plus dense labels on one batch; some batches hold a black or noise image."""
     images, heights, items = [], [], []
     for index in indices:
         rgb, height = augment(rng, frames.rgb[index], frames.heights[index])
-        item = Frame(frames, int(index))
+        item = Frame(frames, int(index), banned)
         if rng.random() < 0.5:
             rgb, height = rgb[:, ::-1], height[:, ::-1]
             item.mirror()
