@@ -15,10 +15,11 @@ import math
 import numpy as np
 
 from bridgevla_ros.core.chunk_path import ChunkPath, validate
+from bridgevla_ros.core.commanded import Commanded
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.gripping import GripperJob, GripperMonitor
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.motion import Brake, CommandHistory, JointMotion, MotionLimits, step_towards
+from bridgevla_ros.core.motion import Brake, JointMotion, MotionLimits, step_towards
 from bridgevla_ros.core.safety import Clearance, Envelope, Reason
 from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.trajectory import grasps, retreat_end
@@ -34,8 +35,6 @@ from bridgevla_ros.core.types import (
     StreamerState,
 )
 
-# Points of the braking tail that goes out behind the first point.
-_TAIL_POINTS = 4
 # Chunk steps ahead at which the reference is read: the velocity law answers 1.5 periods late.
 _LEAD = 1.5
 _LEAST_SCALE = 0.03
@@ -63,11 +62,7 @@ class Streamer:
         self._limits = MotionLimits(arm.velocity_limit, arm.acceleration_limit, arm.jerk_limit)
         self._envelope = Envelope(config, arm)
         self._joints: JointState | None = None
-        self._motion: JointMotion | None = None  # commanded for self._due
-        self._due = -math.inf
-        self._brake: Brake | None = None  # proven, from self._brake_start on
-        self._brake_start = -math.inf
-        self._history = CommandHistory(int(2 * config.rate))
+        self._commanded = Commanded(arm, self._limits, config.rate)
         self._guidances: dict[str, Guidance] = {}
         self._lease: Lease | None = None
         self._guidance: Guidance | None = None
@@ -94,7 +89,7 @@ class Streamer:
     def untouched(self) -> bool:
         """Nothing has been commanded, permitted or offered to follow: only the newest joints are known."""
         asked = self._operator_hold or self._stopping
-        return self._motion is None and self._lease is None and not self._guidances and not asked
+        return self._commanded.motion is None and self._lease is None and not self._guidances and not asked
 
     # ---- inputs
 
@@ -130,7 +125,8 @@ class Streamer:
             start = self._commanded_at(chunk.stamp)
             path = ChunkPath(chunk, start, self.arm, self._limits, self.config.tcp_speed_limit)
             tau = path.reach(self._progress)
-            here = self._motion.q if self._motion is not None else start
+            motion = self._commanded.motion
+            here = motion.q if motion is not None else start
             behind = np.abs(path.at(tau)[0] - here).max()
             gap = float(max(behind, np.abs(chunk.joints[0] - start).max()))
             if gap > self.config.join_limit:
@@ -185,7 +181,8 @@ class Streamer:
                     unit="rad/s",
                     remedy="wait until it stands still, then resume",
                 )
-            self._forget_motion()
+            self._commanded.forget()
+            self._path, self._job, self._scale = None, None, 0.0
             self._stopping = False
             self.state = StreamerState.HELD
         self._operator_hold = False
@@ -205,26 +202,22 @@ class Streamer:
             The command (None before the first motion and where a period has not passed), and progress.
         """
         self._adopt_guidance(now)
-        early = now < self._due - 0.5 * self._dt
-        if early and self._motion is not None:
+        commanded = self._commanded
+        if commanded.early(now):
             return None, self._report(now)
         want = self._may_follow(now)
-        if self._motion is None:
+        if commanded.motion is None:
             if not want:
                 return None, self._report(now)
             assert self._joints is not None
-            self._motion = JointMotion.at_rest(self._joints.position)
-            self._condition = self.arm.condition(self._motion.q)
-            self._brake, self._brake_start = Brake(self._motion, self._limits), now
-            self._due = now
+            self._condition = self.arm.condition(commanded.start(self._joints.position, now).q)
             want = False  # the first command is the measured state
-        here = self._motion if now <= self._due + 0.5 * self._dt else self._on_brake(now)
-        self._history.append(now, here.q)
+        here = commanded.here(now)
         self._check_following(here)
-        after = self._advance(here, now, want and not self._stopping)
-        self._motion, self._due = after, now + self._dt
+        commanded.follow(self._advance(here, now, want and not self._stopping), now)
         self._settle(now)
-        return self._command(now), self._report(now)
+        width = self._job.width if self._job is not None else math.nan
+        return commanded.message(now, width), self._report(now)
 
     def _may_follow(self, now: float) -> bool:
         """True when lease, sensors and operator allow motion along the path; sets the reason if not."""
@@ -253,10 +246,9 @@ class Streamer:
 
     def _advance(self, here: JointMotion, now: float, want: bool) -> JointMotion:
         """The state to command for now + dt."""
-        assert self._brake is not None
         if self._job is not None or not want or self._path is None:
             self._scale = 0.0
-            return self._on_brake(now + self._dt)
+            return self._commanded.braking(now + self._dt)
         path, config = self._path, self.config
         reference, _ = path.at(self._tau)
         gap = float(np.abs(reference - here.q).max())
@@ -275,10 +267,10 @@ class Streamer:
         if broken is not None:
             self._scale = max(0.0, self._scale - config.scale_rate * self._dt)
             self._reason, self._blocked_at, self._silent = Reason.of(broken), now, False
-            return self._on_brake(now + self._dt)
+            return self._commanded.braking(now + self._dt)
         if self._reason.code in _BOUNDS and now - self._blocked_at > _CLEAR_AFTER:
             self._reason = Reason()
-        self._brake, self._brake_start = brake, now + self._dt
+        self._commanded.prove(brake, now + self._dt)
         self._scale, self._tau, self._condition = scale, tau, condition
         self._progress = max(self._progress, path.progress(tau))
         return after
@@ -322,8 +314,9 @@ class Streamer:
 
     def _settle(self, now: float) -> None:
         """Gripper events, the end of the guidance, and the state that follows."""
-        assert self._motion is not None
-        still = bool(np.abs(self._motion.v).max() < self.config.rest_velocity)
+        motion = self._commanded.motion
+        assert motion is not None
+        still = bool(np.abs(motion.v).max() < self.config.rest_velocity)
         if self._stopping:
             self.state = StreamerState.STOPPED
             return
@@ -438,11 +431,12 @@ class Streamer:
     def _protective_stop(self, reason: Reason) -> None:
         self._stopping, self._job, self._path = True, None, None
         self._reason = reason
-        if self._motion is None or self._motion.is_at_rest():
+        motion = self._commanded.motion
+        if motion is None or motion.is_at_rest():
             self.state = StreamerState.STOPPED
 
     def _check_following(self, here: JointMotion) -> None:
-        if self._joints is None or self._stopping or self._joints.stamp < self._history.oldest:
+        if self._joints is None or self._stopping or self._joints.stamp < self._commanded.history.oldest:
             return
         error = np.abs(self._commanded_at(self._joints.stamp) - self._joints.position)
         worst = int(np.argmax(error))
@@ -451,26 +445,18 @@ class Streamer:
             value, limit = float(error[worst]), self.config.following_error
             self._protective_stop(Reason(ErrorCode.TRACKING_ERROR, message, value, limit, "rad"))
 
-    def _on_brake(self, time: float) -> JointMotion:
-        assert self._brake is not None
-        return self._brake.at(time - self._brake_start)
-
     def _commanded_at(self, stamp: float) -> Array:
         """(7,) rad commanded at a time; measured where nothing was commanded."""
-        if len(self._history):
-            return self._history.at(stamp)
+        if len(self._commanded.history):
+            return self._commanded.history.at(stamp)
         assert self._joints is not None
         return self._joints.position
 
     def _gap(self) -> float:
+        motion = self._commanded.motion
         assert self._path is not None
-        assert self._motion is not None
-        return float(np.abs(self._path.at(self._tau)[0] - self._motion.q).max())
-
-    def _forget_motion(self) -> None:
-        self._motion, self._brake, self._path, self._job = None, None, None, None
-        self._scale, self._due = 0.0, -math.inf
-        self._history.clear()
+        assert motion is not None
+        return float(np.abs(self._path.at(self._tau)[0] - motion.q).max())
 
     def _fresh(self, now: float) -> bool:
         limit = self.config.joint_state_timeout
@@ -488,25 +474,6 @@ class Streamer:
 
     def _gripper_width(self) -> float:
         return self._joints.gripper_width if self._joints else self.arm.gripper_max_width
-
-    def _command(self, now: float) -> ArmCommand:
-        """First point at now + dt, then the braking tail, at rest at its end."""
-        assert self._motion is not None
-        assert self._brake is not None
-        rest = max(self._brake.duration - (now + self._dt - self._brake_start), 0.1)
-        times, states = [self._dt], [self._motion]
-        for k in range(1, _TAIL_POINTS + 1):
-            times.append(self._dt + rest * k / _TAIL_POINTS)
-            states.append(self._on_brake(now + times[-1]) if k < _TAIL_POINTS else self._brake.at(math.inf))
-        width = self._job.width if self._job is not None else math.nan
-        return ArmCommand(
-            now,
-            np.array(times),
-            np.array([s.q for s in states]),
-            np.array([s.v for s in states]),
-            self.arm.fk(self._motion.q),
-            width,
-        )
 
     def _report(self, now: float) -> Progress:
         reason = self._reason
