@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -200,25 +201,37 @@ BENCHMARKS: dict[str, Callable[[int], list[Row]]] = {
     "arm": bench_arm,
 }
 """Name on the command line -> what to run; each returns its rows."""
+REPLAY = "replay"
+"""What is measured on a bag, and only when it is named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``bridgevla bench``."""
-    parser.add_argument("names", nargs="*", help=f"what to measure: {', '.join(BENCHMARKS)} (all by default)")
+    parser.add_argument(
+        "names", nargs="*", help=f"what to measure: {', '.join(BENCHMARKS)} (by default), or {REPLAY}"
+    )
     parser.add_argument("--repeats", type=int, default=100, help="times each is run (default: 100)")
+    parser.add_argument(
+        "--bag", type=Path, default=None, help="what to replay; default: one of ours, in the source tree"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a table, perhaps write JSON; 2 for an unknown name."""
-    from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    unknown = [name for name in args.names if name not in BENCHMARKS]
+    known = [*BENCHMARKS, REPLAY]
+    unknown = [name for name in args.names if name not in known]
     if unknown or args.repeats < 1:
-        console.print(f"unknown: {unknown}, repeats {args.repeats}; expected names of {sorted(BENCHMARKS)}")
+        console.print(f"unknown: {unknown}, repeats {args.repeats}; expected names of {known}")
         return 2
+    if REPLAY in args.names:
+        if len(args.names) > 1:
+            console.print(f"{REPLAY} is measured by itself: it takes both cores")
+            return 2
+        return _replay(args, console)
     rows = [row for name in args.names or BENCHMARKS for row in BENCHMARKS[name](args.repeats)]
     table = Table(
         "what", "median ms", "p99 ms", "note", title=f"{platform.machine()}, {args.repeats} runs each"
@@ -228,5 +241,17 @@ def run(args: argparse.Namespace) -> int:
     console.print(table)
     if args.json is not None:
         record = {"machine": platform.platform(), "repeats": args.repeats, "rows": [asdict(r) for r in rows]}
+        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _replay(args: argparse.Namespace, console: Console) -> int:
+    """Ratios to real time of replaying a bag."""
+    from bridgevla_ros.bags.replay import bench
+
+    result = bench.measure(args.bag)
+    bench.show(result, console)
+    if args.json is not None:
+        record = {"machine": platform.platform(), **bench.to_json(result)}
         args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
