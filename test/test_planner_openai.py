@@ -17,8 +17,19 @@ import pytest
 
 from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.streamer import Streamer
+from bridgevla_ros.core.streamer_config import StreamerConfig
+from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
+from bridgevla_ros.core.task_status import Stage
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame
+from bridgevla_ros.evaluation.rollout import Graph
+from bridgevla_ros.expert.config import ExpertConfig
+from bridgevla_ros.expert.policy import make_policy
+from bridgevla_ros.perception.config import CropperConfig
+from bridgevla_ros.perception.cropper import Cropper
 from bridgevla_ros.planner.backends import make_backend
 from bridgevla_ros.planner.backends.openai import OpenAiBackend
 from bridgevla_ros.planner.config import PlannerConfig
@@ -104,6 +115,8 @@ class Server:
         if self.mode == "hang":
             self.release.wait(10.0)
             return
+        if self.mode == "late":
+            self.release.wait(1.5)
         parts = asked["messages"][0]["content"]
         url = next(p["image_url"]["url"] for p in parts if p["type"] == "image_url")
         png = np.frombuffer(base64.b64decode(url.partition(",")[2]), np.uint8)
@@ -212,6 +225,7 @@ def test_a_model_that_does_not_point_is_refused(server: Server) -> None:
     ("mode", "code"),
     [
         ("hang", ErrorCode.TIMEOUT),
+        ("late", ErrorCode.TIMEOUT),
         ("trickle", ErrorCode.TIMEOUT),
         ("die", ErrorCode.MODEL_ERROR),
         ("garbage", ErrorCode.MODEL_ERROR),
@@ -227,6 +241,45 @@ def test_a_server_that_fails_ends_in_a_named_error_in_time(
     assert (error.code, time.monotonic() - started < 3.0) == (code, True), error
     server.mode = "stream"
     np.testing.assert_allclose(look(backend), [SOURCE, DESTINATION], atol=1.0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "code"),
+    [
+        ("hang", ErrorCode.TIMEOUT),
+        ("late", ErrorCode.TIMEOUT),
+        ("die", ErrorCode.MODEL_ERROR),
+        ("garbage", ErrorCode.MODEL_ERROR),
+        ("prose", ErrorCode.PARSE),
+    ],
+)
+def test_a_server_that_fails_leaves_the_arm_where_it_is(server: Server, mode: str, code: ErrorCode) -> None:
+    """The whole graph in one process: the task ends with the code, and the arm holds."""
+    world, arm = World(scene=sample_scene(900_031)), ArmModel.load()
+    world.grainy = False
+    planner = Planner(config(server, answer_timeout=0.3, semantic_limit=0.0), arm=arm)
+    server.mode = mode
+    if mode == "prose":
+        server.answer = lambda image, text: "The orange ball is to the left of the pink plate."
+    before = world.joint_state().position
+    graph = Graph(
+        world,
+        arm,
+        planner,
+        Cropper(CropperConfig(), arm),
+        TrajectoryGenerator(TrajectoryConfig()),
+        make_policy(ExpertConfig(policy="ik"), arm),
+        Streamer(StreamerConfig(), arm),
+        TaskMachine(TaskConfig(), seed=0),
+        blind=True,
+    )
+    trace = graph.run("put the orange ball on the pink plate", limit=8.0, settle=0.3)
+    assert trace.final is not None
+    assert (trace.final.stage, trace.final.code) == (Stage.FAILED, code)
+    assert {p.code for p in trace.plans} == {code}
+    assert not trace.guidances
+    np.testing.assert_allclose(world.joint_state().position, before, atol=1e-3)
+    world.close()
 
 
 def test_a_refused_request_is_repeated(server: Server) -> None:

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -116,14 +117,19 @@ class OpenAiBackend(ChatBackend):
             pieces.put(None if finished else EOFError("the stream broke off in the middle of the answer"))
 
     def _check_model(self) -> None:
-        """The server is there and has the model; a server that lists none is asked no further."""
+        """The server is there and has the model.
+
+        A server that cannot list its models is asked no further, nor one whose model is a folder of its own:
+        `transformers serve` lists what was downloaded, and loads what it is asked for.
+        """
         try:
             names = [model.id for model in self._client.models.list()]
-        except openai.NotFoundError:
+        except (openai.NotFoundError, openai.InternalServerError):
             return
         except (openai.OpenAIError, ValueError) as error:
             raise self._named(error) from error
-        if names and self.config.server_model not in names:
+        folder = Path(self.config.server_model).is_absolute()
+        if names and not folder and self.config.server_model not in names:
             raise BridgeError(
                 ErrorCode.MODEL_ERROR,
                 f"{self.config.server_url} has no model {self.config.server_model!r}",
