@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
-    AutoProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -22,6 +21,7 @@ from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner import prompt
 from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.processors import load_processor
 
 
 class TransformersBackend(ChatBackend):
@@ -35,7 +35,7 @@ class TransformersBackend(ChatBackend):
         torch.set_num_threads(config.threads)
         try:
             self.device = torch.device(config.device)
-            self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            self.processor = load_processor(folder)
             model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
             self.model = model.to(self.device).eval()
         except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
