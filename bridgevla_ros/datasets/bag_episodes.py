@@ -28,8 +28,8 @@ from bridgevla_ros.datasets.messages import POSE
 COLOUR, DEPTH = "/camera/color/image_raw", "/camera/depth/image_raw"
 CLOUD, JOINTS, GRIPPER = "/cloud", "/joint_states", "/gripper/command"
 QUALITY, GUIDANCE, PROGRESS, OUTCOME = "/depth_quality", "/guidance", "/progress", "/sim_arm/outcome"
-PLAN = "/plan"
-TOPICS = (COLOUR, DEPTH, CLOUD, JOINTS, GRIPPER, QUALITY, GUIDANCE, PROGRESS, OUTCOME, PLAN)
+PLAN, INFO = "/plan", "/camera/color/camera_info"
+TOPICS = (COLOUR, DEPTH, CLOUD, JOINTS, GRIPPER, QUALITY, GUIDANCE, PROGRESS, OUTCOME, PLAN, INFO)
 JUDGED_WITHIN = 4_000_000_000
 """Nanoseconds of receipt after the end of a task in which a judge's word counts for it."""
 
@@ -143,6 +143,7 @@ def _decoders(arm: ArmModel) -> dict[str, Callable[[Any], tuple[float, Any] | No
     return {
         PLAN: camera,
         COLOUR: stamped(c.rgb_from_msg),
+        INFO: stamped(c.intrinsics_from_msg),
         DEPTH: stamped(c.depth_from_msg),
         CLOUD: stamped(c.cloud_from_msg),
         JOINTS: joints,

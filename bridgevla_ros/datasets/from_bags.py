@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from bridgevla_ros.bags.reader import find_bags
 from bridgevla_ros.core.config import from_mapping, specs
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.datasets import report
-from bridgevla_ros.datasets.bag_episodes import BagEpisode, columns, features, find_episodes
+from bridgevla_ros.datasets.bag_episodes import INFO, BagEpisode, columns, features, find_episodes
 from bridgevla_ros.datasets.features import Feature
 from bridgevla_ros.datasets.lerobot_writer import LeRobotWriter
 from bridgevla_ros.datasets.quality import Check, QualityLimits, assess, fit, why_not
@@ -125,6 +125,8 @@ def _one(
                 "retries": episode.span.retries,
                 "success": episode.success,
             }
+            if episode.there(INFO):
+                extra["intrinsics"] = asdict(episode.series[INFO].values[0])
             index = writer.add_episode(values, episode.span.instruction, stamps=stamps, extra=extra)
             frames = len(stamps)
         except BridgeError as error:  # another camera or robot than that of the first bag
