@@ -11,4 +11,9 @@ SUB_VERBS: tuple[Verb, ...] = (
         "bridgevla_ros.training.appf",
         "the diffusion action expert: on trajectories first, then with clouds",
     ),
+    Verb(
+        "vlm",
+        "bridgevla_ros.training.sft",
+        "a vision-language model of yours: LoRA on scenes and demonstrations, watched for forgetting",
+    ),
 )
