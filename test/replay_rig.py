@@ -5,7 +5,7 @@ No process, no DDS, no recorder of ours: what the nodes would publish is put int
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -250,8 +250,8 @@ Change = Callable[[str, bytes, int], bytes | None]
 """Sees topic, bytes and number on the topic; None leaves a message out."""
 
 
-def changed(bag: Path, folder: Path, change: Change) -> Path:
-    """A copy of a bag with what ``change`` makes of its messages."""
+def changed(bag: Path, folder: Path, change: Change, more: Sequence[tuple[str, int, bytes]] = ()) -> Path:
+    """A copy of a bag with what ``change`` makes of its messages, and ``more``: topic, nanoseconds, bytes."""
     path = folder / bag.name
     counts: dict[str, int] = {}
     with bag.open("rb") as source, path.open("wb") as target:
@@ -268,5 +268,7 @@ def changed(bag: Path, folder: Path, change: Change) -> Path:
             counts[topic] += 1
             if data is not None:
                 writer.add_message(channels[topic], message.log_time, data, message.publish_time)
+        for topic, when, data in more:
+            writer.add_message(channels[topic], when, data, when)
         writer.finish()
     return path

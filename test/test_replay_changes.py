@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace as with_
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.serialization import serialize_message
 from replay_rig import changed, write_run
 from safetensors.numpy import load_file, save_file
 
+from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.replay import ReplayResult, replay
 from bridgevla_ros.bags.replay.engine import present
 from bridgevla_ros.bags.replay.golden import Blessing
@@ -19,7 +22,9 @@ from bridgevla_ros.bags.replay.stability import stability
 from bridgevla_ros.bags.replay.what_if import WhatIf, compare_settings
 from bridgevla_ros.cli import main
 from bridgevla_ros.core import resources
-from bridgevla_ros.core.errors import BridgeError
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.planner.matching import unanswered
+from bridgevla_ros.ros import conversions
 
 SHIPPED = Path(__file__).resolve().parent / "replay"
 SAMPLES = {"action_expert.samples": 2}
@@ -156,3 +161,41 @@ def other_weights(folder: Path) -> Path:
     larger = {n: (w * 1.01).astype(w.dtype) if w.dtype == np.float32 else w for n, w in weights.items()}
     save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def test_plans_that_were_no_longer_wanted(tmp_path: Path) -> None:
+    """One request was superseded before its image came, one while the planner thought about it."""
+    (source,) = (SHIPPED / "success").glob("*.mcap")
+    bag, keep = Bag(SHIPPED / "success"), dict[Any, Any]()
+    replay(bag, ("planner",), keep=keep)
+    (planner,) = keep.values()
+    sent = next(iter(bag.messages(["/plan_request"])))
+    made = next(iter(bag.messages(["/plan"])))
+    request = conversions.plan_request_from_msg(sent.message)
+    plan = conversions.waypoint_plan_from_msg(made.message)
+
+    waiting = with_(request, request_id="waiting", stamp=request.stamp - 0.5)
+    stopped = with_(request, request_id="stopped", stamp=request.stamp - 0.4)
+    why = BridgeError(ErrorCode.CANCELLED, f"request {request.request_id} came in its place")
+    unseen = unanswered(planner, waiting, why, request.stamp)
+    unfinished = with_(
+        plan, request_id="stopped", code=ErrorCode.CANCELLED, anchors=plan.anchors[:1], waypoints=()
+    )
+    messages = [
+        ("/plan_request", sent.received_ns - 2, conversions.plan_request_to_msg(waiting)),
+        ("/plan_request", sent.received_ns - 1, conversions.plan_request_to_msg(stopped)),
+        ("/plan", made.received_ns + 1, conversions.waypoint_plan_to_msg(unseen)),
+        ("/plan", made.received_ns + 2, conversions.waypoint_plan_to_msg(unfinished)),
+    ]
+    more = [(topic, when, bytes(serialize_message(message))) for topic, when, message in messages]
+    for gone, differing in (((), set()), (("/plan_request", "/plan", "/status"), {"stopped"})):
+        folder = tmp_path / f"without_{len(gone)}"
+        folder.mkdir()
+        path = changed(
+            source, folder, lambda topic, data, n, gone=gone: None if topic in gone else data, more
+        )
+        result = replay(path, ("planner",), keep=keep)
+        # The plan that was carried out is another test's.
+        found = {d.key for d in result.differences if d.quantity == "code"} - {request.request_id}
+        assert found == differing
+        assert result.tallies["planner"].total == 3 - (1 if gone else 0)

@@ -41,7 +41,7 @@ def measure(bag: Path | None) -> ReplayResult:
 
 
 def show(result: ReplayResult, console: Console) -> None:
-    """Print how many times real time each node alone takes, and all of them; a busy machine has its column."""
+    """Print how many times real time each node alone takes, and all of them, by clock and by processor."""
     title = f"{result.path}: {result.recorded_seconds:.1f} s recorded"
     table = Table("node", "outputs", "s", "times real time", "s of processor", "times by it", title=title)
     recorded = result.recorded_seconds

@@ -13,6 +13,7 @@ from bridgevla_ros.bags.replay.result import BEFORE, Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
 from bridgevla_ros.bags.replay.state import first_stamp
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.task_status import Stage
 from bridgevla_ros.core.types import PlanRequest, WaypointPlan
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.matching import FrameMatcher, PlannerNodeConfig, unanswered
@@ -20,6 +21,10 @@ from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.ros import conversions
 
 NODE = "planner"
+_THOUGHTS = frozenset(
+    ("null probability", "subgoal", "steps", "anchors", "anchor", "anchor pixel", "anchor confidence")
+)
+"""How far a plan had come when it was no longer wanted hangs on the moment."""
 
 
 class PlannerReplay:
@@ -68,10 +73,31 @@ class PlannerReplay:
                 stamp = plan.color_stamp if color is None else plan.stamp
                 yield Missing(NODE, plan.stamp, plan.request_id, topic, f"{stamp:.6f} s")
                 continue
-            yield self._answer(item, plan, self._plan(item, plan, request, color, depth))
+            cancelled = plan.code == ErrorCode.CANCELLED and self._unwanted(item, request, requests)
+            actual = self._plan(item, plan, request, color, depth, cancelled=cancelled)
+            yield self._answer(item, plan, actual, _THOUGHTS if cancelled else frozenset())
+
+    def _unwanted(self, item: Item, request: PlanRequest, requests: dict[str, PlanRequest]) -> bool:
+        """Whether a newer request, or the end of the task, had come when an answer was given."""
+        if any(r.stamp >= request.stamp and r is not request for r in requests.values()):
+            return True
+        for status in self._recording.items("status"):
+            if status.received > item.received:
+                break
+            said = conversions.task_status_from_msg(self._recording.message(status))
+            if said.task_id == request.task_id and said.stage in (Stage.DONE, Stage.FAILED):
+                return True
+        return False
 
     def _plan(
-        self, item: Item, plan: WaypointPlan, request: PlanRequest, color: Any, depth: Any
+        self,
+        item: Item,
+        plan: WaypointPlan,
+        request: PlanRequest,
+        color: Any,
+        depth: Any,
+        *,
+        cancelled: bool,
     ) -> WaypointPlan:
         frames: FrameMatcher[Any, Any] = self._frames()
         frames.color.add(plan.color_stamp, color)
@@ -82,19 +108,19 @@ class PlannerReplay:
             job = frames.job(request, self._recording.lookup(item.received), now)
         except BridgeError as error:
             return unanswered(self._planner, request, error, now)
+        if cancelled:
+            refused = job.refusal(self._planner, BridgeError(ErrorCode.CANCELLED, plan.message))
+            return replace(refused, color_stamp=plan.color_stamp, computed_at=now)
         return job.plan(self._planner)
 
     def _unseen(
         self, item: Item, plan: WaypointPlan, request: PlanRequest, requests: dict[str, PlanRequest]
     ) -> Iterator[Answer | Skipped]:
         """A refusal for want of an image: is there still none that would have done?"""
-        if plan.code == ErrorCode.CANCELLED:
-            newer = [r for r in requests.values() if r.stamp >= request.stamp and r is not request]
+        if plan.code == ErrorCode.CANCELLED and self._unwanted(item, request, requests):
             error = BridgeError(ErrorCode.CANCELLED, plan.message)
-            if newer:
-                refused = unanswered(self._planner, request, error, plan.computed_at)
-                yield self._answer(item, plan, refused)
-                return
+            yield self._answer(item, plan, unanswered(self._planner, request, error, plan.computed_at))
+            return
         stamps = [i for i in self._recording.items("camera/depth/image_raw") if i.received <= item.received]
         frames: FrameMatcher[Any, Any] = self._frames()
         wanted = [i.stamp for i in stamps if i.stamp >= request.stamp]
@@ -134,7 +160,15 @@ class PlannerReplay:
             found[request.request_id] = request
         return found
 
-    def _answer(self, item: Item, expected: WaypointPlan, actual: WaypointPlan) -> Answer:
+    def _answer(
+        self,
+        item: Item,
+        expected: WaypointPlan,
+        actual: WaypointPlan,
+        skip: frozenset[str] = frozenset(),
+    ) -> Answer:
         message = conversions.waypoint_plan_to_msg(actual)
         again = conversions.waypoint_plan_from_msg(crossed(message))
-        return Answer(NODE, "plan", item.index, expected.stamp, expected.request_id, expected, again, message)
+        return Answer(
+            NODE, "plan", item.index, expected.stamp, expected.request_id, expected, again, message, skip=skip
+        )
