@@ -18,8 +18,8 @@ from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner.answers import Anchor, Anchors
 from bridgevla_ros.planner.clauses import plain
 from bridgevla_ros.planner.eyes import Eyes
-from bridgevla_ros.planner.grounding import STRIDE
-from bridgevla_ros.planner.language import COLOURS, THINGS
+from bridgevla_ros.planner.grounding import STRIDE, TextBelief
+from bridgevla_ros.planner.language import COLOURS, MOVABLE_THINGS, THINGS
 
 REACH = 1
 """Cells on each side of the anchor that may hold what is named."""
@@ -66,7 +66,7 @@ class Witness:
         scale = np.array([size.image_width / frame.rgb.shape[1], size.image_height / frame.rgb.shape[0]])
         out = []
         given = [anchors.source] if anchors.destination is None else [anchors.source, anchors.destination]
-        for role, anchor in enumerate(given):
+        for role, anchor in zip(_roles(belief), given, strict=False):
             cell = np.round(((np.asarray(anchor.pixel) + 0.5) * scale) / STRIDE - 0.5).astype(int)
             colour = belief.colours[0, role].softmax(-1).numpy()
             thing = belief.things[0, role].softmax(-1).numpy()
@@ -98,6 +98,19 @@ class Witness:
                         remedy="say it in other words, or take a model that points better",
                     )
         return least
+
+
+def _roles(belief: TextBelief) -> tuple[int, int]:
+    """Which of the belief's roles are source and destination.
+
+    The words' order misleads a learned reader: a bowl that is put into a cube was read the wrong way round.
+    """
+    named = [belief.things[0, role].softmax(-1).numpy() for role in range(2)]
+    chosen = [int(n.argmax()) if n.max() >= SURE else 0 for n in named]
+    if not all(1 <= c <= len(THINGS) for c in chosen):
+        return 0, 1
+    carried, place = (THINGS[c - 1].name in MOVABLE_THINGS for c in chosen)
+    return (1, 0) if place and not carried else (0, 1)
 
 
 def _sight(seen: Array, named: Array, cell: Array, names: tuple[str, ...]) -> Sight:
