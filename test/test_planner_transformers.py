@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import vlm_checkpoints
+from PIL import Image
 
 from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame
-from bridgevla_ros.planner.backends import Anchors, LocalWaypoint
+from bridgevla_ros.planner import prompt
+from bridgevla_ros.planner.backends import Anchors, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import read_anchors
 from bridgevla_ros.planner.backends.transformers import TransformersBackend
 from bridgevla_ros.planner.config import PlannerConfig
@@ -20,6 +24,7 @@ from bridgevla_ros.planner.parse import waypoints
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
+from bridgevla_ros.training import sft_small
 
 
 def make_checkpoint(folder: Path) -> None:
@@ -103,6 +108,80 @@ def test_load_generate_parse(tmp_path: Path, scene: tuple[World, RgbdFrame, Tran
         backend.generate([{"content": [{"type": "text", "text": "red cube"}]}], frame, 3) for _ in range(2)
     )
     assert one == two
+
+
+@pytest.mark.parametrize(
+    ("family", "convention", "name"),
+    [
+        ("qwen2.5", "qwen2.5", "qwen2_5_vl"),
+        ("qwen3", "qwen3", "qwen3_vl"),
+        ("idefics3", "robopoint", "idefics3"),
+    ],
+)
+def test_other_classes_load_look_and_answer(
+    tmp_path: Path,
+    scene: tuple[World, RgbdFrame, Transform],
+    family: str,
+    convention: str,
+    name: str,
+) -> None:
+    """Both turns of the conversation, by checkpoints of random weights; what they see reaches the network."""
+    if family == "idefics3":
+        vlm_checkpoints.idefics3(tmp_path)
+    else:
+        sft_small.make(tmp_path, family, ["put the red cube in the bowl"], width=32, pixels=112 * 112)
+    config = PlannerConfig(
+        backend="transformers", weights=str(tmp_path), convention=convention, max_new_tokens=8,
+        self_test=False, semantic_limit=0.0,
+    )  # fmt: skip
+    backend = make_backend(config)
+    assert isinstance(backend, TransformersBackend)
+    assert (backend.name, len(backend.sha256)) == (f"transformers:{name}", 64)
+    _, frame, T_base_camera = scene
+    plan = Planner(config, backend).plan(
+        PlanRequest(0.0, "t", "r", "put the red cube in the bowl"), frame, T_base_camera, now=0.0
+    )
+    assert plan.code in (ErrorCode.PARSE, ErrorCode.NO_TARGET, ErrorCode.OUT_OF_RANGE), plan.message
+    assert plan.waypoints == ()
+    assert backend.usage.tokens > 0
+    first = prompt.first_turn("put the red cube in the bowl", convention)
+    second = prompt.second_turn(first, "[]", np.array([0.8, 0.9]), frame.intrinsics)
+    assert backend.generate(second, frame, 0) == backend.generate(second, frame, 0)
+    logits = []
+    for rgb in (frame.rgb, frame.rgb[::-1, ::-1]):
+        image = Image.fromarray(np.ascontiguousarray(rgb))
+        inputs = backend.processor(text=backend._render(first), images=image, return_tensors="pt")
+        with torch.inference_mode():
+            logits.append(backend.model(**inputs).logits[0, -1])
+    assert float((logits[0] - logits[1]).abs().max()) > 0.0
+
+
+def test_a_checkpoint_that_learned_to_point_plans(
+    tmp_path: Path, scene: tuple[World, RgbdFrame, Transform]
+) -> None:
+    """Its answer becomes a plan of six waypoints that passes the gate."""
+    world, frame, T_base_camera = scene
+    source = next(o for o in world.scene.objects if o.movable)
+    goal = next(o for o in world.scene.objects if not o.movable)
+    segmentation, points = world.render_segmentation(), []
+    for item in (source, goal):
+        rows, columns = np.nonzero(segmentation == world.scene.objects.index(item) + 1)
+        points.append(f"({columns.mean() / frame.rgb.shape[1]:.3f}, {rows.mean() / frame.rgb.shape[0]:.3f})")
+    clause = f"put the {source.name} in the {goal.name}"
+    answer = f"[{', '.join(points)}]"
+    first = prompt.first_turn(clause, "robopoint")
+    assert vlm_checkpoints.learn_by_heart(tmp_path, first, Image.fromarray(frame.rgb), answer) < 0.05
+    config = PlannerConfig(
+        backend="transformers", weights=str(tmp_path), convention="robopoint", max_new_tokens=48,
+        self_test=False, semantic_limit=0.0,
+    )  # fmt: skip
+    planner = Planner(config)
+    plan = planner.plan(PlanRequest(0.0, "t", "r", clause), frame, T_base_camera, now=0.0)
+    assert plan.code is ErrorCode.NONE, plan.message
+    assert len(plan.waypoints) == 6
+    assert planner.costs()["tokens"] == len(answer) + 1
+    grip = (T_base_camera @ plan.waypoints[1].T_camera_tcp).translation
+    assert np.linalg.norm(grip[:2] - world.object_pose(source.name).translation[:2]) < 0.015
 
 
 def test_settings_are_required(tmp_path: Path) -> None:
