@@ -1,6 +1,7 @@
 """Suite ``grounding``: does each anchor lie on the thing that was named?
 
-Truth is the simulator's segmentation.
+Truth is the simulator's segmentation. First the wordings, with absent things and swapped roles beside them,
+then a row for each family of ``grounding_families``, then whole plans in space.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.evaluation.grounding_rows import run_families, run_waypoints
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings, words_for
 from bridgevla_ros.planner.backends import Backend, make_backend
@@ -189,7 +193,9 @@ def run_grounding(args: argparse.Namespace, backend: Backend | None = None) -> d
         "false_refusals": sum(main.refused.values()) / main.asked if main.asked else float("nan"),
         "absent_refused": absent.rate,
         "absent_asked": absent.asked,
+        "absent_ci95": list(wilson_interval(absent.right, absent.asked)),
         "role_swap": swap.rate,
+        "role_swap_ci95": list(wilson_interval(swap.right, swap.asked)),
         "by_template": {t: [c.right, c.asked] for t, c in families.items() if c.asked},
         "seeds": [args.seed, args.seed + args.episodes - 1],
         "seconds": round(time.monotonic() - started, 1),
@@ -223,10 +229,47 @@ def _miss(
     }
 
 
+def print_rows(result: dict[str, Any]) -> None:
+    """The families as a table, and whole plans below it."""
+    if "families" not in result:
+        return
+    table = Table("family", "right", "95%", "of", "what is asked")
+    for name, row in result["families"].items():
+        low, high = row["ci95"]
+        interval = f"{100 * low:.0f}-{100 * high:.0f}"
+        table.add_row(name, f"{100 * row['rate']:.1f}%", interval, str(row["asked"]), row["about"])
+    Console().print(table)
+    points = result["waypoints"]
+    error, cost = points["all_m"], points["plan_cpu_s"]
+    if error:
+        print(
+            f"contacts: median {1000 * error['median']:.1f} mm, p95 {1000 * error['p95']:.1f} mm of "
+            f"{points['planned']} plans; a plan takes {1000 * cost['median']:.0f} ms of one core "
+            f"(p95 {1000 * cost['p95']:.0f})"
+        )
+
+
+def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
+    """Rows of the families and of whole plans; a third as many scenes each as for the wordings."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    episodes = max(1, args.episodes // 3)
+    with Progress(*columns) as bar:
+        task = bar.add_task("families", total=episodes)
+
+        def report(name: str, done: int, total: int) -> None:
+            bar.update(task, description=name, completed=done, total=total)
+
+        families = run_families(backend, args.seed, episodes, report)
+        return {"families": families, "waypoints": run_waypoints(backend, args.seed, episodes, report)}
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the suite, print the figures; 0 when it ran, 2 for a bad option."""
     try:
-        result = run_grounding(args)
+        backend = make_backend(PlannerConfig(backend=args.planner))
+        result = run_grounding(args, backend)
+        if backend.name == "embedded":
+            result |= run_rest(args, backend)
     except (ValueError, FileNotFoundError) as error:
         print(error)
         return 2
@@ -237,6 +280,7 @@ def run(args: argparse.Namespace) -> int:
         f"{100 * result['absent_refused']:.1f}%, role-swapped pairs {100 * result['role_swap']:.1f}%; "
         f"failures {result['failures']}; {result['seconds']} s"
     )
+    print_rows(result)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

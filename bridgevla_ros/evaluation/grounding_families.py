@@ -6,7 +6,6 @@ is asked only where truth leaves no doubt, by the margins below; they are wider 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,6 +39,7 @@ class Question:
         code: Of the refusal; NONE where it must be carried out.
         candidates: Names in words that an AMBIGUOUS refusal must give.
         steps: How many steps there are.
+        second: Source and place of the second step, where that is another thing.
         kind: Finer kind, for the table.
     """
 
@@ -49,6 +49,7 @@ class Question:
     code: ErrorCode = ErrorCode.NONE
     candidates: tuple[str, ...] = ()
     steps: int = 1
+    second: tuple[int, int] | None = None
     kind: str = ""
 
 
@@ -344,6 +345,29 @@ def plain(scene: SceneSpec, seen: Visible, rng: np.random.Generator) -> Question
     return Question(f"put the {said(scene.objects[source])} {_onto(scene.objects[goal])}", (source,), goal)
 
 
+def several(scene: SceneSpec, seen: Visible, rng: np.random.Generator) -> Question | None:
+    """ "put the red cube in the box, then the ball on the plate", "the cube and the ball in the bowl"."""
+    things, places = [i for i in _movable(scene, seen) if _unique(scene, i)], _places(scene, seen)
+    if len(things) < 2 or not places:
+        return None
+    a, b = (int(i) for i in rng.permutation(things)[:2])
+    p = _pick(rng, places)
+    q = _pick(rng, [i for i in places if i != p] or [p])
+    one, two = said(scene.objects[a]), said(scene.objects[b])
+    first, second = _onto(scene.objects[p]), _onto(scene.objects[q])
+    kind = str(rng.choice(["then", "and", "list", "place said later", "sentences"]))
+    words = {
+        "then": f"put the {one} {first}, then put the {two} {second}",
+        "and": f"put the {one} {first} and the {two} {second}",
+        "list": f"put the {one} and the {two} {second}",
+        "place said later": f"put the {one} and then the {two} {second}",
+        "sentences": f"Pick up the {one} and put it {first}. After that move the {two} {second}.",
+    }[kind]
+    if kind in ("list", "place said later"):
+        p = q
+    return Question(words, (a,), p, steps=2, second=(b, q), kind=kind)
+
+
 # ---- scenes
 
 
@@ -387,6 +411,7 @@ FAMILIES = {
     "ranks": Family(crowded, ranks, "the nearest, leftmost, biggest cube; the one in the back left corner"),
     "negation": Family(crowded, negation, "the cube that is not red; any ball except the green one"),
     "counting": Family(crowded, counting, "two cubes, both, all; more than there are is refused"),
+    "several": Family(crowded, several, "two sub-goals in one instruction, each right in its turn"),
     "ambiguous": Family(crowded, ambiguous, "the cube, where two are: AMBIGUOUS with all candidates"),
 }
 """Kinds of questions beside the wordings."""
@@ -405,18 +430,18 @@ NOT_UNDERSTOOD = (
 """What the planner cannot do or check, in words: {o} and {q} are things, {p} a place."""
 
 
-def not_understood(scene: SceneSpec, seen: Visible, rng: np.random.Generator, number: int) -> Question | None:
+def not_understood(scene: SceneSpec, seen: Visible, rng: np.random.Generator) -> Question | None:
     """One of the clauses that must be refused by name."""
     things, places = _movable(scene, seen), _places(scene, seen)
     if len(things) < 2 or not places:
         return None
     a, b = (said(scene.objects[int(i)]) for i in rng.permutation(things)[:2])
-    template = NOT_UNDERSTOOD[number % len(NOT_UNDERSTOOD)]
+    template = NOT_UNDERSTOOD[scene.seed % len(NOT_UNDERSTOOD)]
     onto = _onto(scene.objects[_pick(rng, places)])
     words = template.format(o=a, q=b, p=onto)
     return Question(words, (), -1, ErrorCode.NOT_UNDERSTOOD, kind=template)
 
 
-def changed(question: Question, **values: object) -> Question:
-    """The question with other values."""
-    return dataclasses.replace(question, **values)  # type: ignore[arg-type]
+FAMILIES["not understood"] = Family(
+    crowded, not_understood, "what cannot be done or checked is refused by name"
+)

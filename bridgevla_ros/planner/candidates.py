@@ -47,7 +47,7 @@ MAX_EXTENT = 16
 """Cells, the longest that a thing is in the image."""
 
 DOUBT = 0.03
-"""Share of the weaker of cube and ball, next to a peak, from which depth is asked which of the two it is."""
+"""Share of the weaker of cube and ball (bar and cylinder) at a peak, from which depth tells which it is."""
 
 ROUND = 0.002
 """Metres, root mean square distance from the best sphere below which a thing is a ball: on development scenes
@@ -56,10 +56,20 @@ ROUND = 0.002
 CONTRADICTED = 0.99
 """Probability that nothing is there where shape says that the only candidate is of another kind."""
 
+CONFIRMED = 0.4
+"""Factor on that probability where shape says that the candidate is of the kind that is asked for."""
+
+LONG = 2.0
+"""Ratio of the sides of its footprint from which a thing is a bar; standing cylinders have 1."""
+
 ONE_THING = 0.025
 """Metres within which two measured middles are those of one thing."""
 
+ONE_PLACE = 0.10
+"""The same for places, which are larger: a drawer's cabinet and its tray are one."""
+
 CUBE, BALL = THING_NAMES.index("cube"), THING_NAMES.index("ball")
+BAR, CYLINDER = THING_NAMES.index("bar"), THING_NAMES.index("cylinder")
 MOVABLE = tuple(i + 1 for i, thing in enumerate(THINGS) if thing.name in MOVABLE_THINGS)
 HOLDING = tuple(i + 1 for i, thing in enumerate(THINGS) if thing.name not in MOVABLE_THINGS)
 
@@ -204,6 +214,8 @@ class View:
         null = float(probability[-1])
         if not fitting and candidates[0].certain and query.thing not in (THING_ANY, candidates[0].thing):
             null = max(null, CONTRADICTED)  # a ball by its shape is no cube
+        elif fitting and fitting[0].certain and fitting[0].thing == query.thing:
+            null *= CONFIRMED
         return Found(tuple(fitting or candidates[:1]), null)
 
     def _fits(self, query: Query, candidate: Candidate) -> bool:
@@ -226,7 +238,7 @@ class View:
             apart = float(np.linalg.norm(self.measure(one).center - self.measure(other).center))
         except BridgeError:
             return True
-        return apart < ONE_THING
+        return apart < (ONE_PLACE if one.thing in HOLDING else ONE_THING)
 
     def agreement(self, query: Query, candidate: Candidate) -> float:
         """The lesser of the probabilities of colour and of kind next to a peak; 1 where none is asked."""
@@ -248,19 +260,24 @@ class View:
         colour = int(self.tints[1:-1][:, *near].sum((1, 2)).argmax()) + 1
         shares = self.kinds[1:-2][:, *near].sum((1, 2))
         thing, certain = int(shares.argmax()) + 1, False
-        if thing in (CUBE, BALL) and shares[[CUBE - 1, BALL - 1]].min() > DOUBT * shares.sum():
-            shape = self._shape(pixel)
-            thing, certain = shape or thing, bool(shape)
+        for pair in (CUBE, BALL), (BAR, CYLINDER):
+            weaker = float(shares[[k - 1 for k in pair]].min())
+            if thing in pair and weaker > DOUBT * float(shares.sum()):
+                shape = self._shape(pixel, pair)
+                thing, certain = shape or thing, bool(shape)
         return Candidate(pixel, (row, column), mass, label(colour, thing), colour, thing, certain)
 
-    def _shape(self, pixel: Array) -> int:
-        """Whether depth shows a ball or a cube there; 0 where it shows nothing."""
+    def _shape(self, pixel: Array, pair: tuple[int, int]) -> int:
+        """Which of cube and ball, or of bar and cylinder, depth shows there; 0 where it shows nothing."""
         try:
             mask, roi = segment(self.cloud, pixel)
         except BridgeError:
             return 0
-        _, _, residual = fit_sphere(self.cloud.points[roi][mask])
-        return BALL if residual < ROUND else CUBE
+        points = self.cloud.points[roi][mask]
+        if BALL in pair:
+            return BALL if fit_sphere(points)[2] < ROUND else CUBE
+        _, low, high = _footprint(points)
+        return BAR if high > LONG * low else CYLINDER
 
     def measure(self, candidate: Candidate) -> Measured:
         """Where a candidate stands and how large it is, by depth.
@@ -284,14 +301,19 @@ class View:
         except BridgeError:
             return Measured(lifted.position[:2], 0.03, 0.0, 0.0)
         points = self.cloud.points[roi][mask]
-        boxes = [extents(points[:, :2], float(a)) for a in np.radians(np.arange(0.0, 90.0, 10.0))]
-        areas = [(b[1] - b[0]) * (b[3] - b[2]) for b in boxes]
-        box = boxes[int(np.argmin(areas))]
+        area, _, long = _footprint(points)
         low_x, high_x, low_y, high_y = extents(points[:, :2], 0.0)
         height = float(np.percentile(points[:, 2], 97)) - self.cloud.support
         center = np.array([(low_x + high_x) / 2, (low_y + high_y) / 2])
-        radius = max(box[1] - box[0], box[3] - box[2]) / 2
-        return Measured(center, radius, min(areas) * max(height, 0.005), height)
+        return Measured(center, long / 2, area * max(height, 0.005), height)
+
+
+def _footprint(points: Array) -> tuple[float, float, float]:
+    """Area, lesser and greater side of the smallest rectangle on the ground around (N, 3) points, metres."""
+    boxes = [extents(points[:, :2], float(a)) for a in np.radians(np.arange(0.0, 90.0, 10.0))]
+    sides = np.array([sorted((b[1] - b[0], b[3] - b[2])) for b in boxes])
+    low, high = sides[int(sides.prod(1).argmin())]
+    return float(low * high), float(low), float(high)
 
 
 def _near(cell: tuple[float, float]) -> tuple[slice, slice]:

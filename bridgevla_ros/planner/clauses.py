@@ -14,6 +14,7 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.planner import frame_words
 from bridgevla_ros.planner.lexer import Token, tokens_of
 from bridgevla_ros.planner.phrases import NounPhrase, Relation, not_understood, noun_phrase, with_tail
+from bridgevla_ros.planner.vocabulary import THING_ANY
 
 GOALS = frozenset(
     {
@@ -25,6 +26,7 @@ GOALS = frozenset(
 )  # fmt: skip
 """Words between two things that may make the second the place of the first."""
 
+_INTO = frozenset({("in",), ("into",), ("on",), ("onto",), ("inside",), ("within",), ("to",), ("at",)})
 _HELD = frozenset({("in",), ("on",), ("inside",), ("on", "top", "of"), ("within",), ("inside", "of")})
 _OUT_OF = frozenset({("from",), ("out", "of"), ("off",), ("off", "of"), ("from", "inside"), ("from", "on")})
 
@@ -56,7 +58,26 @@ _EXCEPT = frozenset(
         ("but", "for"), ("excluding",), ("which", "is", "not"), ("that", "is", "not"),
     }
 )  # fmt: skip
-_LISTS = frozenset({("and",), (), ("and", "also"), ("as", "well", "as"), ("plus",), ("and", "then")})
+_LISTS = frozenset({("and",), (), ("and", "also"), ("as", "well", "as"), ("and", "then")})
+_SAYS_WHERE = frozenset(
+    {
+        "there",
+        "here",
+        "goes",
+        "go",
+        "it",
+        "its",
+        "belongs",
+        "belong",
+        "should",
+        "gets",
+        "must",
+        "needs",
+        "for",
+    }
+)
+"""Words behind "A and B" that make the one the place of the other."""
+
 _PLACES: dict[tuple[str, ...], str] = {
     ("on", "the", "left"): "at_left", ("to", "the", "left"): "at_left", ("at", "the", "left"): "at_left",
     ("on", "the", "left", "side"): "at_left", ("on", "the", "far", "left"): "at_left",
@@ -94,6 +115,7 @@ class Clause:
         plain: The words with each thing said as the language part was trained on.
         spans: Character range of each thing in ``plain``.
         groups: Index of the list that each thing belongs to.
+        told: Grammar alone says that the first thing goes to the second: "X ..., it ... in Y".
     """
 
     text: str
@@ -101,6 +123,7 @@ class Clause:
     plain: str
     spans: tuple[tuple[int, int], ...]
     groups: tuple[int, ...]
+    told: bool = False
 
     @property
     def simple(self) -> bool:
@@ -288,12 +311,39 @@ def _attach(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
         if used:
             i += used
             continue
-        words = _words(tokens, *part.before)
-        joined = words in _LISTS and (words or tokens[part.first].gap.strip() == ",")
-        part.group = owner.group if joined else owner.group + 1
+        part.group = owner.group if _listed(parts, i, tokens) else owner.group + 1
         out.append(part)
         i += 1
-    return _contained(out, tokens)
+    return _contained(_without_names(out, tokens), tokens)
+
+
+def _listed(parts: list[Part], i: int, tokens: tuple[Token, ...]) -> bool:
+    """Whether part i goes on with a list: "A and B", "A, B and C", but not "on P, O goes"."""
+    words = _words(tokens, *parts[i].before)
+    if words in _LISTS and words:
+        following = _words(tokens, parts[i].after, len(tokens))
+        return len(parts) > 2 or not _SAYS_WHERE & set(following)
+    if words or tokens[parts[i].first].gap.strip() != "," or i + 1 >= len(parts):
+        return False
+    return _words(tokens, *parts[i + 1].before) in _LISTS or _listed(parts, i + 1, tokens)
+
+
+def _without_names(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
+    """Leave out what only renames another thing: "the red box is the container for the ball", "the one"."""
+    out = list(parts)
+    for part in parts:
+        if len({p.group for p in out}) <= 2 or part.phrase.colour or not part.phrase.simple:
+            continue
+        before = tokens[part.first - 1].word if part.first else ""
+        if part.phrase.thing == THING_ANY or before in ("is", "as", "be", "was"):
+            out.remove(part)
+    for number, group in enumerate(dict.fromkeys(p.group for p in out)):
+        for part in out:
+            if part.group == group:
+                part.group = -1 - number
+    for part in out:
+        part.group = -1 - part.group
+    return out
 
 
 def _relate(owner: Part, parts: list[Part], i: int, tokens: tuple[Token, ...]) -> int:
@@ -307,8 +357,8 @@ def _relate(owner: Part, parts: list[Part], i: int, tokens: tuple[Token, ...]) -
         _extend(owner, part, without=(*owner.phrase.without, without))
         return 1
     kind = _RELATIONS.get(words)
-    if kind is None and begin > start:  # "that is (not) in"
-        kind = "in" if words in _HELD else None
+    if kind is None and _words(tokens, start, start + 1)[:1] in (("that",), ("which",), ("that's",)):
+        kind = "in" if words in _HELD and begin > start else None  # "that is (not) in"
         if kind is None and words == () and negated:  # "that is not the red one"
             _extend(owner, part, without=(*owner.phrase.without, _exclusion(owner.phrase, part.phrase)))
             return 1
@@ -368,7 +418,7 @@ def _contained(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
     i = 1
     while i < len(parts):
         groups = len({p.group for p in parts})
-        words = _words(tokens, *parts[i].before)
+        words = _words(tokens, _copula(tokens, parts[i].before[0])[1], parts[i].before[1])
         lifted = len(parts) == 2 and frame_words.only_takes(_frame_of(parts, tokens))
         more = groups > 2 or lifted
         if more and words in _HELD and parts[i].group != parts[i - 1].group and i < len(parts) - (not lifted):
@@ -428,7 +478,7 @@ def _plain(text: str, parts: list[Part], tokens: tuple[Token, ...]) -> Clause:
     """Say each thing plainly, lists by their first thing."""
     out, spans, at = "", [], 0
     group_at: dict[int, tuple[int, int]] = {}
-    for number, part in enumerate(parts):
+    for part in parts:
         start = tokens[part.first].start
         end = tokens[part.after - 1].end
         again = part.group in group_at
@@ -439,8 +489,21 @@ def _plain(text: str, parts: list[Part], tokens: tuple[Token, ...]) -> Clause:
             out += said
         spans.append(group_at[part.group])
         at = end
-        closing = number + 1 == len(parts) or parts[number + 1].group != part.group
-        if closing and text[at : at + 1] == ",":
-            pass
-    plain = out + text[at:]
-    return Clause(text, tuple(p.phrase for p in parts), plain, tuple(spans), tuple(p.group for p in parts))
+    return Clause(
+        text,
+        tuple(p.phrase for p in parts),
+        out + text[at:],
+        tuple(spans),
+        tuple(p.group for p in parts),
+        _told(parts, tokens),
+    )
+
+
+def _told(parts: list[Part], tokens: tuple[Token, ...]) -> bool:
+    """ "X is here, it should be in Y": the pronoun stands for X, and the preposition says where it goes."""
+    heads = [p for i, p in enumerate(parts) if p.group not in {q.group for q in parts[:i]}]
+    if len(heads) != 2:
+        return False
+    words = _words(tokens, *heads[1].before)
+    said = words[words.index("it") :] if "it" in words else ()
+    return said[-1:] in _INTO or said[-2:] == ("be", "with")

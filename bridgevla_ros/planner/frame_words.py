@@ -29,6 +29,8 @@ TAKE = _words(
 )
 """Verbs that are content without a place."""
 
+_LIFT = frozenset({"pick", "lift", "grab", "grasp", "raise", "hold", "hoist", "seize"})
+
 CARRY = _words(
     """
     move bring carry transfer shift transport guide pass relocate deliver send hand slide push throw toss slip
@@ -49,6 +51,7 @@ _OTHER_FORMS = _words(
     lie land sit fall receive contain belong end need want lack miss require requires calls call demand
     demands claim claims deserve deserves await awaits expect expects expected wanted needed required missing
     waiting meant made intended assigned reserved chosen supposed destined due owed bought prepared given got
+    ended containing suffice suffices finish looks plus picture imagine close serves fills joins
     hold stay remain stand resting lying sitting standing going coming headed bound located
     """
 )
@@ -81,7 +84,7 @@ _POLITE = _words(
     something anything namely that's is what's where's belongings touching
     consider notice note observe remember imagine picture look see spot spotted seen view sight
     free empty vacant bare unused open available complete right wrong proper correct suitable new current own
-    only all of things rest remain pair occupy final
+    only all of things rest remain pair occupy final front still short today's real
     fill lend arrange ensure check care take taken see mean means intend
     have place head using use via means good work thing be come comes came bring
     """
@@ -136,9 +139,9 @@ def refused(words: list[str], *, before_thing: bool) -> str:
 
 
 def only_takes(words: tuple[str, ...]) -> bool:
-    """Whether a clause only takes something up: no verb in it wants a place."""
+    """Whether a clause only takes something up: "get the ball in the box" may mean to put it there."""
     said = set(words)
-    return bool(said & (TAKE | {"give", "hand"})) and not said & (PUT | CARRY - {"give", "hand", "let", "go"})
+    return bool(said & _LIFT) and not said & (PUT | CARRY - {"let", "go"})
 
 
 def wants_place(words: tuple[str, ...]) -> bool:

@@ -135,9 +135,18 @@ class _Reader:
         if noun is None:
             return None
         entry, self.at = noun
+        if self.at == self.first + 1 and self._is_verb():
+            return None
         thing, plural = self._compound(entry.value, entry.plural)
         self._tails()
         return self._made(thing, plural), self.at
+
+    def _is_verb(self) -> bool:
+        """ "can you", "stick the cube": a bare word that is a noun elsewhere."""
+        word = self.tokens[self.first].word
+        return word == "can" or (
+            self._word() in DETERMINERS and word in ("stick", "case", "tin", "box", "bin")
+        )
 
     def _word(self, ahead: int = 0) -> str:
         """The word ``ahead`` tokens on; empty at the end and behind a mark other than hyphen or bracket."""
@@ -154,7 +163,7 @@ class _Reader:
         count = ALL if word == "everything" else 1
         self.at += 1
         return NounPhrase(
-            token.start, token.end, definite=False, count=count, plural=count == ALL, simple=False
+            token.start, token.end, definite=False, count=count, plural=count == ALL, simple=count != ALL
         ), self.at
 
     def _quantity(self) -> bool:

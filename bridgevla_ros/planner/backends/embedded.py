@@ -194,7 +194,7 @@ def roles(read: Clause, belief: TextBelief, offsets: list[tuple[int, int]]) -> l
         ]
     )
     order = list(range(len(phrases)))
-    if len(phrases) == 2 and score[0, 1] + score[1, 0] > score[0, 0] + score[1, 1]:
+    if len(phrases) == 2 and not read.told and score[0, 1] + score[1, 0] > score[0, 0] + score[1, 1]:
         order = [1, 0]
     if len(phrases) == 1 and frame_words.wants_place(clauses.frame(read)):
         raise not_understood(read.text, "it does not say where")
