@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.cli import main
+from bridgevla_ros.core import resources
 from bridgevla_ros.core.camera import deproject
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
@@ -24,10 +25,14 @@ from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import GripperEvent, WaypointKind
 from bridgevla_ros.evaluation.robosuite import client, episode, oracle
 from bridgevla_ros.evaluation.robosuite.tasks import TASKS, setup_of
+from bridgevla_ros.expert import checkpoint
+from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.robosuite_server import protocol, server
 from bridgevla_ros.robosuite_server.arm import TorqueArm
 from bridgevla_ros.robosuite_server.protocol import Message, ProtocolError
 from bridgevla_ros.simulation.camera import OffscreenCamera
+from bridgevla_ros.training.appf import load_weights
+from bridgevla_ros.training.appf_config import TrainConfig
 from bridgevla_ros.training.data_episodes import bank_of
 from bridgevla_ros.training.data_generate import shards
 from bridgevla_ros.training.data_robosuite import RobosuiteStage
@@ -310,6 +315,16 @@ def test_an_experts_own_states_are_not_recorded_there(tmp_path: Path) -> None:
         shards(tmp_path, 200_000, 5, policy="some", scenes="robosuite")
     made = shards(tmp_path, 200_000, 15, scenes="robosuite")
     assert [s.path.name for s in made] == ["bank-robosuite-200000-10.npz", "bank-robosuite-200010-5.npz"]
+
+
+def test_fine_tuning_goes_on_from_the_shipped_weights() -> None:
+    """Their settings fit its shape, and change it slower than it was trained."""
+    further = TrainConfig.load(resources.find_config("training/appf_further.yaml"))
+    first = TrainConfig.load(resources.find_config("training/appf_two_core.yaml"))
+    earlier = load_weights(ExpertModel(further.shape()), checkpoint.SHIPPED)
+    assert earlier["training"]
+    assert further.stage2.learning_rate < first.stage2.learning_rate
+    assert further.stage2.steps < first.stage2.steps
 
 
 def test_a_task_that_robosuite_does_not_have() -> None:
