@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
@@ -35,11 +35,13 @@ class Stability:
 
     Attributes:
         path: Of the bag.
-        replays: All of them.
+        wanted: How many replays were asked for.
+        replays: Those that came to their end.
         loaded: How many of them, the last ones, ran on a busy machine.
     """
 
     path: str
+    wanted: int
     replays: list[Replayed] = field(default_factory=list)
     loaded: int = 0
 
@@ -93,7 +95,11 @@ class Stability:
     @property
     def stable(self) -> bool:
         """Everything comes out as expected within the requirements, and the same each time."""
-        if self.impossible or not all(one.result.same for one in self.replays):
+        if (
+            self.impossible
+            or len(self.replays) < self.wanted
+            or not all(one.result.same for one in self.replays)
+        ):
             return False
         near = (self.plan or 0.0) <= PLAN_MM and (self.chunk or 0.0) <= CHUNK[self.tolerance]
         return near and not self.varying
@@ -104,6 +110,7 @@ class Stability:
             "bag": self.path,
             "stable": self.stable,
             "impossible": self.impossible,
+            "wanted": self.wanted,
             "replays": len(self.replays),
             "under_load": self.loaded,
             "processes": len({one.process for one in self.replays}),
@@ -144,6 +151,9 @@ def stability(
         processes: How many replays side by side.
         console: Shows progress.
 
+    Returns:
+        Of each bag what there is; Ctrl-C ends the replaying, and keeps it.
+
     Raises:
         BridgeError: BAD_INPUT for what is no bag or no node, and for less than two replays.
     """
@@ -152,11 +162,11 @@ def stability(
             ErrorCode.BAD_INPUT, "one replay tells nothing of others", value=repeats, limit=2.0,
             remedy="ask for 2 or more",
         )  # fmt: skip
-    found = [Stability(str(bag)) for bag in bags]
+    found = [Stability(str(bag), repeats) for bag in bags]
     jobs = [Job(bag, tuple(nodes), None, dict(overrides or {}), mapping, tolerance=tolerance) for bag in bags]
     calm = repeats - 1 if load else repeats
     waits = partial(track, total=len(jobs), console=console, disable=console is None)
-    with Fleet(min(processes, repeats)) as fleet:
+    with Fleet(min(processes, repeats)) as fleet, suppress(KeyboardInterrupt):
         again = fleet.run([job for _ in range(calm) for job in jobs])
         for entry, one in zip(found * calm, waits(again, "replaying", total=calm * len(jobs)), strict=True):
             entry.replays.append(one)
