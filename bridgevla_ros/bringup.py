@@ -99,6 +99,19 @@ ARGUMENTS: tuple[Argument, ...] = (
         sets=(("planner", "server_url"),),
     ),
     Argument(
+        "depth",
+        "sensor",
+        "Where depth comes from: the camera's depth image (sensor), also a network where that has holes "
+        "(monocular, needs depth_model), or node stereo, from the colour image and camera/right/image_raw",
+        ("sensor", "monocular", "stereo"),
+    ),
+    Argument(
+        "depth_model",
+        "",
+        "Checkpoint folder of the depth-estimation network of depth:=monocular",
+        sets=(("planner", "depth_weights"),),
+    ),
+    Argument(
         "policy",
         "",
         "Who acts: the learned expert, or a baseline; empty: as params_file says",
@@ -258,6 +271,8 @@ def build(given: Mapping[str, str], environment: Mapping[str, str] | None = None
         for node, parameter in argument.sets if value else ():
             parameters[node][parameter] = int(value) if argument.integer else value
 
+    if values["depth"] == "monocular":
+        parameters["planner"]["depth_source"] = "monocular"
     nodes = [
         NodeSpec(
             name=name,
@@ -270,6 +285,13 @@ def build(given: Mapping[str, str], environment: Mapping[str, str] | None = None
         )
         for name in (("sim_arm",) if sim else ()) + tuple(n for n in NODES if n != "sim_arm")
     ]
+    if values["depth"] == "stereo":
+        if sim:
+            raise ConfigError(
+                "depth:=stereo needs sim:=false and a real pair: the simulated cell has one camera"
+            )
+        clock: tuple[tuple[str, Value], ...] = (("use_sim_time", use_sim_time),)
+        nodes.append(NodeSpec("stereo", "stereo", clock, files))
     folder = _record_folder(values["record"])
     if folder is not None:
         recorder: tuple[tuple[str, Value], ...] = (("use_sim_time", use_sim_time), ("output", str(folder)))

@@ -86,7 +86,7 @@ def test_missing_files_are_named() -> None:
 
 
 def test_every_argument_is_described_and_does_something() -> None:
-    used = {"sim", "params_file", "use_sim_time", "namespace", "record", "log_level"}
+    used = {"sim", "params_file", "use_sim_time", "namespace", "record", "log_level", "depth"}
     for argument in ARGUMENTS:
         assert len(argument.description.split()) >= 4
         assert argument.sets or argument.name in used

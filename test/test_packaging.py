@@ -78,11 +78,11 @@ def test_programs_lead_somewhere(program: str, target: str) -> None:
 
 def test_every_node_and_verb_is_a_program() -> None:
     programs = entry_points()
-    for name in (*bringup.NODES, "recorder"):
+    for name in (*bringup.NODES, "recorder", "stereo"):
         assert programs[name] == f"bridgevla_ros.nodes.{name}:main"
     for verb in VERBS:
         assert programs[verb.name] == "bridgevla_ros.cli:verb_main"
-    assert set(programs) == {"bridgevla", "recorder", *bringup.NODES, *(v.name for v in VERBS)}
+    assert set(programs) == {"bridgevla", "recorder", "stereo", *bringup.NODES, *(v.name for v in VERBS)}
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda v: v.name)

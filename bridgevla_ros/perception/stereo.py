@@ -41,6 +41,15 @@ class StereoConfig:
             raise ConfigError(f"min_depth {self.min_depth} m is not below max_depth {self.max_depth} m")
 
 
+@dataclass(frozen=True)
+class StereoNodeConfig:
+    """Parameters of the node beside those of matching."""
+
+    sync_tolerance: float = param(
+        0.005, "Left and right image may differ by this in stamp", unit="s", ge=0.0, le=1.0
+    )
+
+
 class StereoMatcher:
     """Matches pairs of one camera; what it sets up depends on size, focal length and baseline only."""
 

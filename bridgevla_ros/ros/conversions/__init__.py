@@ -50,6 +50,7 @@ from bridgevla_ros.ros.conversions.plan import (
     waypoint_to_msg,
 )
 from bridgevla_ros.ros.conversions.sensors import (
+    baseline_from_msg,
     cloud_from_msg,
     cloud_to_msg,
     depth_from_msg,
@@ -71,6 +72,7 @@ __all__ = [
     "action_chunk_to_msg",
     "arm_command_from_msgs",
     "arm_command_to_msgs",
+    "baseline_from_msg",
     "cloud_from_msg",
     "cloud_to_msg",
     "depth_from_msg",

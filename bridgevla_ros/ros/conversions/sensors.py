@@ -178,6 +178,20 @@ def intrinsics_from_msg(msg: CameraInfo) -> CameraIntrinsics:
     )
 
 
+def baseline_from_msg(msg: CameraInfo) -> float:
+    """Metres that the right camera of a rectified pair stands to the right: P[3] = -fx * baseline."""
+    if not msg.p[0] > 0.0:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            "the right camera's camera_info has no projection matrix P",
+            value=float(msg.p[0]),
+            limit=0.0,
+            unit="px",
+            remedy="calibrate the stereo pair; its P tells the baseline",
+        )
+    return -float(msg.p[3]) / float(msg.p[0])
+
+
 def frame_to_msgs(
     frame: RgbdFrame, depth_encoding: str = "16UC1"
 ) -> tuple[Image, CameraInfo, Image, CameraInfo]:
