@@ -1,4 +1,4 @@
-"""Fine-tuning: the whole way with small checkpoints, labels that lead back, questions, and what is refused."""
+"""Fine-tuning: small checkpoints go the whole way, and forgetting ends it."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.types import PlanRequest
 from bridgevla_ros.planner.backends.transformers import TransformersBackend
@@ -14,7 +15,7 @@ from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
-from bridgevla_ros.training import sft, sft_examples, sft_scenes, sft_small
+from bridgevla_ros.training import sft, sft_examples, sft_questions, sft_scenes, sft_small
 
 # Of trl and peft, which lag behind transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
@@ -46,7 +47,7 @@ def test_load_tune_merge_reload_plan(family: str, tmp_path: Path, examples: Path
         str(checkpoint), "--out", str(out), "--examples", str(examples), "--convention", family,
         "--config", "training/sft_small.yaml", "--questions", "none", "--steps", "4", "--batch", "2",
         "--accumulate", "2", "--probe-every", "2", "--save-every", "2", "--pointing", "1",
-        "--max-new-tokens", "8", "--turns", "both", "--device", "cpu",
+        "--max-new-tokens", "8", "--turns", "both", "--rank", "4", "--alpha", "8", "--targets", "all",
     ]  # fmt: skip
     assert sft.run(arguments(*words)) == 0
     card = json.loads((out / "model" / "sft.json").read_text())
@@ -76,3 +77,22 @@ def test_load_tune_merge_reload_plan(family: str, tmp_path: Path, examples: Path
     assert plan.model_sha256 == after.sha256
     assert plan.code != ErrorCode.NONE  # four steps teach nothing: it is refused by name, never guessed
     world.close()
+
+
+def test_forgetting_ends_it(tmp_path: Path, examples: Path) -> None:
+    """A model that knows its questions by heart loses them to a rate far too high, and that is seen."""
+    rows = resources.find_config("questions/general.csv").read_text().splitlines()[:9]
+    (tmp_path / "q.csv").write_text("\n".join(rows) + "\n")
+    questions = sft_questions.read(tmp_path / "q.csv")
+    known = sft_small.make_taught(tmp_path / "base", "qwen2.5", questions, steps=120)
+    assert known.rate == 1.0
+    words = [
+        str(tmp_path / "base"), "--out", str(tmp_path / "out"), "--examples", str(examples),
+        "--config", "training/sft_small.yaml", "--questions", str(tmp_path / "q.csv"), "--steps", "8",
+        "--batch", "1", "--probe-every", "4", "--learning-rate", "0.02", "--margin", "0.2", "--pointing", "0",
+    ]  # fmt: skip
+    assert sft.run(arguments(*words)) == 1
+    card = json.loads((tmp_path / "out" / "sft.json").read_text())
+    assert card["stopped"].startswith("step 4: general questions fell from 100%")
+    assert [row["step"] for row in card["measured"]] == [0, 4]
+    assert not (tmp_path / "out" / "model").exists()

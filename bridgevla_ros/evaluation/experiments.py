@@ -6,6 +6,7 @@ sparse-depth   few depth pixels, and poor ones
 noise-scale    experts trained with goal noise of scale 0, .05, .10, .20, .50
 appf           trajectories first, then clouds, against both together
 calibration    does the spread of an expert's samples tell its error?
+forgetting     what fine-tuning a vision-language model brings, and what it forgets
 
 The paper's figures are of RoboTwin, ours of our own simulated cell: curves may be compared, levels may not.
 A run that was killed goes on with --resume, from what lies beside its --json (trainings: in --runs).
@@ -17,9 +18,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bridgevla_ros.evaluation import experiment_forgetting
 from bridgevla_ros.evaluation.eval_command import add_output_arguments, write_json
 
-NAMES = ("depth-noise", "looks", "sparse-depth", "noise-scale", "appf", "calibration")
+NAMES = ("depth-noise", "looks", "sparse-depth", "noise-scale", "appf", "calibration", "forgetting")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--stage1-steps", type=int, default=300, help="without clouds, before (default: %(default)s)"
     )
+    experiment_forgetting.add_arguments(parser)
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the plot here")
     add_output_arguments(parser)
 
@@ -78,7 +81,7 @@ def _wrong(args: argparse.Namespace) -> str:
     unknown = [p for p in (args.policy or "").split(",") if p and p not in POLICIES]
     if unknown:
         return f"policy {unknown[0]!r}; expected some of {', '.join(POLICIES)}"
-    if args.resume and args.json is None and args.name not in ("appf", "noise-scale"):
+    if args.resume and args.json is None and args.name not in ("appf", "noise-scale", "forgetting"):
         return "--resume goes on from what lies beside --json FILE; give that too"
     return ""
 
@@ -91,6 +94,8 @@ def _run(args: argparse.Namespace) -> int:
     made = rows.provenance((args.weights,) if "expert" in policies else ())
     if args.name in experiment_sweeps.SWEEPS:
         found = experiment_sweeps.run(args, made)
+    elif args.name == "forgetting":
+        found = experiment_forgetting.run(args, made)
     else:
         found = experiment_trainings.RUN[args.name](args, made)
     rows.print_tables([table for section in found.sections for table in section.tables])

@@ -1,9 +1,9 @@
 """Fine-tune a vision-language model to plan: ``bridgevla train vlm CHECKPOINT --convention NAME``.
 
-CHECKPOINT is a folder that planner:=transformers takes. It is taught, with LoRA, the planner's own conversation
-on rendered scenes (--scenes) and on a user's demonstrations (--demonstrations DATASET, as `bridgevla dataset
-from-bags` writes it). General questions (--questions) are asked along the way; training ends when fewer are
-answered right than before by more than --margin. OUT/model is a whole checkpoint:
+CHECKPOINT is a folder that planner:=transformers takes. It is taught, with LoRA, the planner's own
+conversation on rendered scenes (--scenes) and on a user's demonstrations (--demonstrations DATASET, as
+`bridgevla dataset from-bags` writes it). General questions (--questions) are asked along the way; training
+ends when fewer are answered right than before by more than --margin. OUT/model is a whole checkpoint:
   bridgevla up planner:=transformers planner_model:=OUT/model planner_convention:=NAME
 Curves: tensorboard --logdir OUT/curves; measurements: OUT/metrics.jsonl.
 """
@@ -126,8 +126,7 @@ def finish(base: Path, out: Path, config: SftConfig, card: dict[str, Any]) -> No
     if config.rank:
         sft_model.merge(base, out / "best", out / "model")
     else:
-        model = sft_model.AutoModelForImageTextToText.from_pretrained(out / "best", local_files_only=True)
-        sft_model.write(model, base, out / "model")
+        sft_model.copy(out / "best", base, out / "model")
     sft_model.note(out / "model", card)
 
 
@@ -193,7 +192,7 @@ def _scenes(args: argparse.Namespace, folder: Path, bar: Progress) -> list[Examp
 
 @contextlib.contextmanager
 def whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into that becomes ``folder`` when all went well; what a killed run left is dropped."""
+    """A folder to write into, which becomes ``folder`` at the end; what a killed run left is dropped."""
     part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     yield part

@@ -33,7 +33,7 @@ class SftConfig:
     weight_decay: float = param(0.0, "Of AdamW", ge=0.0)
     clip_norm: float = param(1.0, "Greatest norm of the gradient", ge=0.0)
     rank: int = param(16, "Of LoRA's matrices; 0 trains all weights", ge=0, le=1024)
-    alpha: float = param(32.0, "LoRA's scale is this by the rank", ge=0.0)
+    alpha: int = param(32, "LoRA's scale is this by the rank", ge=0)
     dropout: float = param(0.05, "On LoRA's input", ge=0.0, le=1.0)
     targets: str = param(
         "language",
@@ -50,7 +50,7 @@ class SftConfig:
     save_every: int = param(100, "Steps between states that --resume goes on from", ge=1)
     margin: float = param(
         0.05,
-        "Fall of the share of general questions answered right, from before training, that stops it; 1: never",
+        "Fall of the share of general questions answered right, from before, that ends training; 1: never",
         ge=0.0,
         le=1.0,
     )
@@ -63,7 +63,8 @@ class SftConfig:
     def __post_init__(self) -> None:
         if not self.convention:
             raise ConfigError(
-                f"convention must be set: how this model writes coordinates, one of {list(CONVENTION_NAMES[1:])}"
+                "convention must be set: how this model writes coordinates, one of "
+                f"{list(CONVENTION_NAMES[1:])}"
             )
 
 

@@ -128,7 +128,8 @@ def example_of(episode: Episode, table_height: float, intrinsics: CameraIntrinsi
     pixels = project(T_base_camera.inverse().apply(np.stack(ends)), k)
     if (pixels < 0).any() or (pixels > [k.width - 1, k.height - 1]).any():
         raise Unfit("grasped or let go outside the image")
-    depths, waypoints = np.full(2, np.nan), ()
+    depths: Array = np.full(2, np.nan)
+    waypoints: tuple[LocalWaypoint, ...] = ()
     if DEPTH in values:
         frame = RgbdFrame(0.0, image, values[DEPTH][0].reshape(image.shape[:2]), k)
         depths, waypoints = _second_turn(frame, T_base_camera, pixels, (grasp, release))

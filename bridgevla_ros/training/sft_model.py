@@ -56,8 +56,8 @@ def check_folder(folder: Path) -> None:
         )
     if config.is_encoder_decoder:
         raise _unfit(
-            f"{folder} holds a {config.model_type}, an encoder with a decoder; only models that continue their "
-            "prompt can be fine-tuned here",
+            f"{folder} holds a {config.model_type}, an encoder with a decoder; only models that go on "
+            "from their prompt can be fine-tuned here",
             "take Qwen2.5-VL, Qwen3-VL, PaliGemma, SmolVLM, ...",
         )
     if not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
@@ -181,6 +181,11 @@ def merge(base: Path, adapter: Path, out: Path) -> None:
     model = AutoModelForImageTextToText.from_pretrained(base, local_files_only=True)
     merged: Any = PeftModel.from_pretrained(model, adapter)
     write(merged.merge_and_unload(), base, out)
+
+
+def copy(weights: Path, base: Path, out: Path) -> None:
+    """Write a whole checkpoint of weights that were all trained."""
+    write(AutoModelForImageTextToText.from_pretrained(weights, local_files_only=True), base, out)
 
 
 def write(model: Any, base: Path, out: Path) -> None:

@@ -41,7 +41,7 @@ class Question:
 def read(path: Path) -> list[Question]:
     """Questions of a file.
 
-    CSV with a header or one object a line (.jsonl): question, A, B, C, D, answer, and a subject if it has one.
+    CSV with a header or one object a line (.jsonl): question, A, B, C, D, answer, perhaps subject.
     MMLU's own files are read as well: CSV without a header in that order, and objects with "choices" (a list)
     and "answer" 0..3.
 

@@ -1,4 +1,4 @@
-"""Examples from rendered scenes: pick-and-place with the demonstrator's waypoints, and things that are absent."""
+"""Examples from rendered scenes: the demonstrator's pick-and-place, and things that are not there."""
 
 from __future__ import annotations
 

@@ -6,11 +6,13 @@ what fine-tuning does to what a model was taught before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.progress import Progress
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -23,10 +25,18 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.planner import prompt
+from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.processors import image_only
+from bridgevla_ros.training.sft_model import Learner
+from bridgevla_ros.training.sft_questions import LETTERS, Question, Score, score
 
 FAMILIES = {"qwen2.5": 28, "qwen3": 32}
 """Convention, which names the family too -> pixels of an image token's side."""
+
+KNOWN = 0.02
+"""Loss (nats a question) at which the questions count as learned by heart."""
 
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
@@ -124,3 +134,50 @@ def make(
     model.generation_config.pad_token_id = ids[END]
     model.save_pretrained(folder)
     image_only(kind)(image_processor=images, tokenizer=words, chat_template=TEMPLATE).save_pretrained(folder)
+
+
+def make_taught(folder: Path, family: str, questions: list[Question], *, steps: int = 200) -> Score:
+    """A small model that was taught general questions by heart, so that it has something to forget.
+
+    Args:
+        folder: Of the checkpoint; taught.json beside it tells how well it knows them.
+        family: Key of FAMILIES.
+        questions: To be learned.
+        steps: At most, each with all questions; it ends when all are known well.
+
+    Raises:
+        BridgeError: BAD_INPUT: no such family.
+    """
+    if family not in FAMILIES:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"no small model writes by convention {family!r}",
+            remedy=f"take one of {', '.join(FAMILIES)}, or give a --checkpoint",
+        )
+    asked = [part["text"] for q in questions for m in q.messages() for part in m["content"]]
+    pointed = prompt.first_turn("put the red cube in the blue bowl", family)[0]["content"][1]["text"]
+    make(folder, family, [*asked, *[pointed] * 20])
+    learner = Learner(PlannerConfig(backend="transformers", weights=str(folder), convention=family))
+    model, words = learner.model, learner.processor.tokenizer
+    words.padding_side = "left"
+    prompts = words([learner.prompt(q.messages()) for q in questions], padding=True, return_tensors="pt")
+    letters = torch.tensor([words.convert_tokens_to_ids(LETTERS[q.answer]) for q in questions])
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.0)
+    with Progress() as bar:
+        task = bar.add_task("teaching the questions", total=steps)
+        for _ in range(steps):
+            logits = model(**prompts, logits_to_keep=1).logits[:, -1]
+            loss = torch.nn.functional.cross_entropy(logits, letters)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            bar.advance(task)
+            if float(loss.detach()) < KNOWN:
+                break
+    found = score(model, words, learner.prompt, questions)
+    model.save_pretrained(folder)
+    (folder / "taught.json").write_text(
+        json.dumps({"questions": found.count, "right": found.right, "likelihood": found.likelihood}) + "\n"
+    )
+    return found

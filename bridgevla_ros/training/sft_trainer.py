@@ -17,11 +17,12 @@ from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
-from trl import SFTConfig as TrlConfig
-from trl import SFTTrainer
+from trl.trainer.sft_config import SFTConfig as TrlConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.planner import prompt
 from bridgevla_ros.planner.backends.chat import read_anchors
 from bridgevla_ros.training import sft_questions
 from bridgevla_ros.training.sft_config import SftConfig
@@ -103,13 +104,11 @@ def measure(learner: Learner, material: Material, config: SftConfig, step: int) 
 
 def outcome(learner: Learner, example: Example, convention: str) -> tuple[bool, bool]:
     """Whether the planner can read what the model answers, and whether it points at what is meant."""
-    (turn, *_) = turns([example], convention, both=False) or [None]
-    if turn is None:
-        return False, False
+    asked = prompt.first_turn(example.instruction, convention)
     rgb = example.rgb()
     frame = RgbdFrame(0.0, rgb, np.full(rgb.shape[:2], np.nan, np.float32), example.intrinsics)
     try:
-        found = read_anchors(learner.answer(turn.messages, example), convention, frame, example.instruction)
+        found = read_anchors(learner.answer(asked, example), convention, frame, example.instruction)
     except BridgeError as error:
         if error.code is ErrorCode.NO_TARGET:
             return True, not len(example.pixels)
@@ -133,7 +132,7 @@ def _on(example: Example, index: int, pixel: Any) -> bool:
     return bool(mask[np.clip(v, 0, mask.shape[0] - 1), np.clip(u, 0, mask.shape[1] - 1)] == index + 1)
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):
     """Progress, curves, measurements, and the early stop.
 
     Attributes:
@@ -189,7 +188,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             if fallen is not None and fallen > self._config.margin + 1e-9:
                 self.stopped = (
                     f"step {step}: general questions fell from {100 * (before or 0):.0f}% to "
-                    f"{100 * (now.general or 0):.0f}%, more than the margin of {100 * self._config.margin:.0f}%"
+                    f"{100 * (now.general or 0):.0f}%, more than the margin of "
+                    f"{100 * self._config.margin:.0f}%"
                 )
                 control.should_training_stop = True
             else:
@@ -242,7 +242,7 @@ def keep(model: Any, folder: Path) -> None:
     part.rename(folder)
 
 
-class Trainer(SFTTrainer):  # type: ignore[misc]
+class Trainer(SFTTrainer):
     """trl's, without the page for a model hub that it would write with each state."""
 
     def create_model_card(self, *args: Any, **more: Any) -> None:

@@ -1,0 +1,140 @@
+"""The paper's figure of success against forgetting: what fine-tuning brings, and what it costs, by steps.
+
+With --checkpoint it fine-tunes a user's model; without, a small one that is made on the spot. That one knows
+nothing of the world: it is first taught the very questions that it is asked afterwards, so that what is
+shown is whether it keeps what it was taught, and not what it could know.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bridgevla_ros.core.config import ConfigError
+
+if TYPE_CHECKING:  # pictures and reports take a second to import: not for --help
+    from bridgevla_ros.evaluation.experiment_sweeps import Found
+    from bridgevla_ros.evaluation.plots import Rate
+
+SMALL, OWN = "training/sft_small.yaml", "training/sft.yaml"
+SCENES = 60
+SERIES = {"general": "general questions", "readable": "readable answers", "pointing": "pointing right"}
+TEXT = (
+    "Measured along the steps of fine-tuning: the share of general questions answered right (guessing gives "
+    "25%), of held-out scenes whose first turn the planner can read, and of those in which both points lie "
+    "on what was meant. The paper reports MMLU falling from 70 to 30 when its model was tuned for too long."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that only this experiment has."""
+    group = parser.add_argument_group("forgetting")
+    group.add_argument(
+        "--checkpoint", type=Path, help="folder of the model to fine-tune (default: a small one, made here)"
+    )
+    group.add_argument("--convention", help="of its coordinates; required with --checkpoint")
+    group.add_argument("--sft-config", help=f"settings, in config/ or a path (default: {SMALL}, or {OWN})")
+    group.add_argument("--sft-steps", type=int, help="of the fine-tuning (default: as the settings say)")
+    group.add_argument("--scenes", type=int, default=SCENES, help="to learn from (default: %(default)s)")
+    group.add_argument("--questions", help="general questions in MMLU's format (default: ours, 40)")
+
+
+def run(args: argparse.Namespace, made: dict[str, Any]) -> Found:
+    """Fine-tune, or take the finished training in --runs, and show what was measured along it.
+
+    Raises:
+        BridgeError, ConfigError: What was asked for cannot be done.
+    """
+    from bridgevla_ros.evaluation.experiment_sweeps import Found
+    from bridgevla_ros.evaluation.report import Plot, Section, Table
+    from bridgevla_ros.training.sft_trainer import read_rows
+
+    folder = args.runs or Path("runs/experiments/forgetting")
+    card = folder / "model" / "sft.json"
+    if not card.exists():
+        card = _train(args, folder)
+    told = json.loads(card.read_text(encoding="utf-8"))
+    measured = read_rows(folder)
+    figure, lines = _shown(measured, told["questions"])
+    first, last = measured[0], measured[-1]
+    verdict = f"{told['base']['kind']}, step {last.step}: " + "; ".join(
+        f"{words} {_percent(getattr(first, name))} -> {_percent(getattr(last, name))}"
+        for name, words in SERIES.items()
+    )
+    if told["stopped"]:
+        verdict += f". Stopped at {told['stopped']}"
+    table = Table(("step", *SERIES.values(), "likelihood of the right letter, nats"), lines)
+    small = "" if args.checkpoint else " The model is small and was taught these questions before."
+    title, drawn = "Success against forgetting", Plot(figure, "95% intervals (Wilson).")
+    section = Section(title, TEXT + small, tables=(table,), plots=(drawn,))
+    return Found(title, f"{verdict}.", {"training": told}, (section,), figure)
+
+
+def _train(args: argparse.Namespace, folder: Path) -> Path:
+    """Fine-tune into the folder; the account that it wrote."""
+    from bridgevla_ros.training import sft
+
+    words = ["--out", str(folder), "--scenes", str(args.scenes), "--seed", "0"]
+    if args.questions:
+        words += ["--questions", args.questions]
+    if args.sft_steps:
+        words += ["--steps", str(args.sft_steps), "--probe-every", str(max(1, args.sft_steps // 6))]
+    if args.checkpoint is None:
+        checkpoint = _small(args, folder)
+        words += ["--config", args.sft_config or SMALL]
+    elif not args.convention:
+        raise ConfigError("--checkpoint needs --convention: how that model writes coordinates")
+    else:
+        checkpoint = args.checkpoint
+        words += ["--config", args.sft_config or OWN]
+    if args.convention:
+        words += ["--convention", args.convention]
+    if (folder / "states").is_dir():
+        words.append("--resume")
+    parser = argparse.ArgumentParser()
+    sft.add_arguments(parser)
+    status = sft.run(parser.parse_args([str(checkpoint), *words]))
+    return folder / "sft.json" if status else folder / "model" / "sft.json"
+
+
+def _small(args: argparse.Namespace, folder: Path) -> Path:
+    """A small model that was taught the questions; made once."""
+    from bridgevla_ros.training import sft, sft_small
+
+    checkpoint = folder / "base"
+    if not (checkpoint / "taught.json").exists():
+        questions = sft.read_questions(args.questions or sft.QUESTIONS)
+        sft_small.make_taught(checkpoint, args.convention or "qwen2.5", questions)
+    return checkpoint
+
+
+def _shown(measured: Sequence[Any], questions: int) -> tuple[Any, tuple[tuple[str, ...], ...]]:
+    """Plot and lines of the table."""
+    from bridgevla_ros.evaluation import plots, rows
+    from bridgevla_ros.evaluation.stats import wilson_interval
+
+    series: dict[str, list[Rate | None]] = {words: [] for words in SERIES.values()}
+    lines = []
+    for row in measured:
+        cells = [str(row.step)]
+        for name, words in SERIES.items():
+            rate, count = getattr(row, name), questions if name == "general" else row.asked
+            if rate is None or not count:
+                series[words].append(None)
+                cells.append("")
+                continue
+            low, high = wilson_interval(round(rate * count), count)
+            series[words].append((rate, low, high))
+            cells.append(f"{rows.percent(rate)} ({rows.interval((low, high))})")
+        likelihood = row.general_likelihood
+        lines.append((*cells, "" if likelihood is None else f"{likelihood:.2f}"))
+    figure = plots.sweep([str(row.step) for row in measured], series, "steps of fine-tuning")
+    figure.axes[0].set_ylabel("share, %", color=plots.DIM)
+    return figure, tuple(lines)
+
+
+def _percent(rate: float | None) -> str:
+    return "not measured" if rate is None else f"{100 * rate:.0f}%"
