@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from bridgevla_ros.core.config import ConfigError
-from bridgevla_ros.core.errors import BridgeError
 
 _SHORT = {"expert": "action_expert.weights", "planner": "planner.weights"}
 
@@ -57,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--report", type=Path, default=None, metavar="F.html", help="write a report with pictures, one file"
     )
-    parser.add_argument("--jobs", type=int, default=2, help="nodes replayed side by side (%(default)s)")
+    parser.add_argument(
+        "--jobs", type=int, default=2, help="nodes (or whole replays) side by side (%(default)s)"
+    )
     parser.add_argument(
         "--recorded",
         action="store_true",
@@ -91,20 +91,16 @@ def run(args: argparse.Namespace) -> int:
     """Do the verb."""
     from bridgevla_ros.bags.reader import find_bags
 
-    try:
-        if args.what_if:
-            return _what_if(args)
-        bags = [bag for path in args.bag for bag in find_bags(path)]
-        if args.repeat:
-            return _repeat(args, bags)
-        if args.load:
-            raise ConfigError("--load goes with --repeat")
-        if len(bags) > 1 and (args.json or args.report):
-            raise ConfigError(f"--json and --report are for one bag, and these are {len(bags)}")
-        return max([_replay(args, bag) for bag in bags])
-    except (BridgeError, ConfigError) as error:
-        print(f"bridgevla replay: {_text(error)}", file=sys.stderr)
-        return 2
+    if args.what_if:
+        return _what_if(args)
+    bags = [bag for path in args.bag for bag in find_bags(path)]
+    if args.repeat:
+        return _repeat(args, bags)
+    if args.load:
+        raise ConfigError("--load goes with --repeat")
+    if len(bags) > 1 and (args.json or args.report):
+        raise ConfigError(f"--json and --report are for one bag, and these are {len(bags)}")
+    return max([_replay(args, bag) for bag in bags])
 
 
 def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
@@ -128,11 +124,6 @@ def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
     if args.json is not None:
         _write(args.json, json.dumps([entry.to_json() for entry in found], indent=1) + "\n")
     return 2 if any(e.impossible for e in found) else 0 if all(e.stable for e in found) else 1
-
-
-def _text(error: BridgeError | ConfigError) -> str:
-    remedy = getattr(error, "remedy", "")
-    return f"{error}; {remedy}" if remedy and remedy not in str(error) else str(error)
 
 
 def _replay(args: argparse.Namespace, bag: Path) -> int:
