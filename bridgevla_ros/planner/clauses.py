@@ -14,95 +14,27 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.planner import frame_words
 from bridgevla_ros.planner.lexer import Token, tokens_of
 from bridgevla_ros.planner.phrases import NounPhrase, Relation, not_understood, noun_phrase, with_tail
+from bridgevla_ros.planner.relation_words import (
+    EXCEPT,
+    HELD,
+    INTO,
+    LISTS,
+    NOTHING_SAID,
+    OBSERVERS,
+    OF_TABLE,
+    OUT_OF,
+    PLACES,
+    POSTURE,
+    RANKED_FROM,
+    RELATIONS,
+    SAYS_WHERE,
+)
 from bridgevla_ros.planner.vocabulary import THING_ANY
 
-GOALS = frozenset(
-    {
-        ("in",), ("into",), ("on",), ("onto",), ("inside",), ("to",), ("within",), ("over",), ("upon",),
-        ("on", "top", "of"), ("over", "to"), ("onto", "the", "top", "of"), ("in", "the", "middle", "of"),
-        ("to", "the", "inside", "of"), ("down", "in"), ("down", "on"), ("inside", "of"), ("atop",), ("at",),
-        ("towards",), ("toward",), ("above",), ("with",),
-    }
-)  # fmt: skip
-"""Words between two things that may make the second the place of the first."""
-
-_INTO = frozenset({("in",), ("into",), ("on",), ("onto",), ("inside",), ("within",), ("to",), ("at",)})
-_HELD = frozenset({("in",), ("on",), ("inside",), ("on", "top", "of"), ("within",), ("inside", "of")})
-_OUT_OF = frozenset({("from",), ("out", "of"), ("off",), ("off", "of"), ("from", "inside"), ("from", "on")})
-
-_SIDES = {"left": "left", "right": "right"}
-_RELATIONS: dict[tuple[str, ...], str] = {
-    ("behind",): "behind", ("in", "back", "of"): "behind", ("in", "front", "of"): "front",
-    ("before",): "front", ("next", "to"): "beside", ("beside",): "beside", ("near",): "beside",
-    ("near", "to"): "beside", ("by",): "beside", ("close", "to"): "beside", ("adjacent", "to"): "beside",
-    ("nearest", "to"): "nearest", ("nearest",): "nearest", ("closest", "to"): "nearest",
-    ("closest",): "nearest", ("farthest", "from"): "farthest", ("furthest", "from"): "farthest",
-    ("far", "from"): "farthest", ("farthest", "away", "from"): "farthest",
-    ("furthest", "away", "from"): "farthest", ("between",): "between", ("in", "between"): "between",
-    **{(side, "of"): kind for side, kind in _SIDES.items()},
-    **{("to", "the", side, "of"): kind for side, kind in _SIDES.items()},
-    **{("on", "the", side, "of"): kind for side, kind in _SIDES.items()},
-    **{("on", "the", side, "side", "of"): kind for side, kind in _SIDES.items()},
-    **{("at", "the", side, "of"): kind for side, kind in _SIDES.items()},
-}  # fmt: skip
 _COPULA = re.compile(
     r"(?:that|which) (?P<neg>is not|isn't|are not|aren't)"
     r"|(?:that|which) (?:is|are|stands?|lies?|sits?)|that's"
 )
-_POSTURE = frozenset(
-    {"standing", "lying", "sitting", "placed", "located", "resting", "already", "yet", "currently", "right"}
-)
-_EXCEPT = frozenset(
-    {
-        ("not",), ("but", "not"), ("and", "not"), ("except",), ("except", "for"), ("other", "than"),
-        ("but", "for"), ("excluding",), ("which", "is", "not"), ("that", "is", "not"),
-    }
-)  # fmt: skip
-_LISTS = frozenset({("and",), (), ("and", "also"), ("as", "well", "as"), ("and", "then")})
-_SAYS_WHERE = frozenset(
-    {
-        "there",
-        "here",
-        "goes",
-        "go",
-        "it",
-        "its",
-        "belongs",
-        "belong",
-        "should",
-        "gets",
-        "must",
-        "needs",
-        "for",
-    }
-)
-"""Words behind "A and B" that make the one the place of the other."""
-
-_PLACES: dict[tuple[str, ...], str] = {
-    ("on", "the", "left"): "at_left", ("to", "the", "left"): "at_left", ("at", "the", "left"): "at_left",
-    ("on", "the", "left", "side"): "at_left", ("on", "the", "far", "left"): "at_left",
-    ("on", "the", "right"): "at_right", ("to", "the", "right"): "at_right",
-    ("at", "the", "right"): "at_right", ("on", "the", "right", "side"): "at_right",
-    ("on", "the", "far", "right"): "at_right",
-    ("at", "the", "back"): "at_back", ("in", "the", "back"): "at_back", ("at", "the", "rear"): "at_back",
-    ("at", "the", "front"): "at_front", ("in", "the", "front"): "at_front", ("in", "front"): "at_front",
-    ("in", "the", "middle"): "at_middle", ("in", "the", "centre"): "at_middle",
-    ("in", "the", "center"): "at_middle",
-    ("in", "the", "corner"): "at_corner", ("at", "the", "corner"): "at_corner",
-}  # fmt: skip
-_OF_TABLE = ("of", "the", "table")
-_NOTHING_SAID = (
-    "on the table", "over there", "that you see", "lying around", "here", "in the scene",
-    "that is standing there", "in front of you", "that you can see", "there", "you see", "next to the robot",
-    "from the table", "off the table", "that is on the table", "in front of me", "that i see",
-)  # fmt: skip
-"""Tails that tell no thing from another: all stand on the table before the robot."""
-
-_OBSERVERS = {
-    "robot": ("you", "yourself", "the robot", "the arm", "the gripper", "robot", "your base", "the hand"),
-    "camera": ("me", "the camera", "the viewer", "my side", "us"),
-}
-_RANKED_FROM = {"left": "left", "right": "right", "front": "front", "back": "back", "rear": "back"}
 
 
 @dataclass(frozen=True)
@@ -196,7 +128,7 @@ def _places(phrase: NounPhrase, tokens: tuple[Token, ...], at: int) -> tuple[Nou
 
 
 def _nothing_said(tokens: tuple[Token, ...], at: int) -> int:
-    for said in sorted(_NOTHING_SAID, key=len, reverse=True):
+    for said in sorted(NOTHING_SAID, key=len, reverse=True):
         end = at + len(said.split())
         if _words(tokens, at, end) == tuple(said.split()) and not _marked(tokens, at, end):
             follows = tokens[end].word if end < len(tokens) else ""
@@ -210,15 +142,15 @@ def _place(tokens: tuple[Token, ...], at: int) -> tuple[str, int] | None:
     corner = _corner(tokens, at)
     if corner is not None:
         return corner
-    for words in sorted(_PLACES, key=len, reverse=True):
+    for words in sorted(PLACES, key=len, reverse=True):
         end = at + len(words)
         if _words(tokens, at, end) != words or _marked(tokens, at, end):
             continue
-        if _words(tokens, end, end + 3) == _OF_TABLE:
-            return _PLACES[words], end + 3
+        if _words(tokens, end, end + 3) == OF_TABLE:
+            return PLACES[words], end + 3
         if end < len(tokens) and tokens[end].word in ("of", "side", "corner"):
             continue
-        return _PLACES[words], end
+        return PLACES[words], end
     return None
 
 
@@ -230,7 +162,7 @@ def _corner(tokens: tuple[Token, ...], at: int) -> tuple[str, int] | None:
         known = {"left": "left", "right": "right", "back": "back", "rear": "back", "far": "back",
                  "front": "front", "near": "front"}  # fmt: skip
         if all(side in known for side in sides) and not _marked(tokens, at, end):
-            if _words(tokens, end, end + 3) == _OF_TABLE:
+            if _words(tokens, end, end + 3) == OF_TABLE:
                 end += 3
             return "at_corner " + " ".join(sorted({known[s] for s in sides})), end
     return None
@@ -240,15 +172,15 @@ def _ranked(phrase: NounPhrase, tokens: tuple[Token, ...], at: int) -> tuple[Nou
     """ "nearest to you", "farthest from the camera", "(second) from the left"."""
     if phrase.ordinal > 1 or phrase.rank == "?":
         said = _words(tokens, at, at + 3)
-        if said[:2] == ("from", "the") and len(said) == 3 and said[2] in _RANKED_FROM:
-            rank = _RANKED_FROM[said[2]]
+        if said[:2] == ("from", "the") and len(said) == 3 and said[2] in RANKED_FROM:
+            rank = RANKED_FROM[said[2]]
             return with_tail(phrase, tokens[at + 2].end, rank=rank), at + 3
         return None
-    for words, kind in sorted(_RELATIONS.items(), key=lambda item: -len(item[0])):
+    for words, kind in sorted(RELATIONS.items(), key=lambda item: -len(item[0])):
         end = at + len(words)
         if kind not in ("nearest", "farthest", "behind", "front") or _words(tokens, at, end) != words:
             continue
-        for observer, names in _OBSERVERS.items():
+        for observer, names in OBSERVERS.items():
             for name in sorted(names, key=len, reverse=True):
                 stop = end + len(name.split())
                 if _words(tokens, end, stop) == tuple(name.split()) and kind in ("nearest", "farthest"):
@@ -257,7 +189,7 @@ def _ranked(phrase: NounPhrase, tokens: tuple[Token, ...], at: int) -> tuple[Nou
                     if phrase.rank in ("nearest", "farthest"):
                         phrase = replace(phrase, rank="")
                     return with_tail(phrase, tokens[stop - 1].end, relations=relations), stop
-    for observer, names in _OBSERVERS.items():  # "the nearest block to the robot"
+    for observer, names in OBSERVERS.items():  # "the nearest block to the robot"
         for name in names:
             stop = at + 1 + len(name.split())
             if phrase.rank in ("nearest", "farthest") and _words(tokens, at, stop) in (
@@ -288,7 +220,7 @@ def _copula(tokens: tuple[Token, ...], at: int) -> tuple[bool, int]:
         if found and len(said.split()) == length:
             negated, at = bool(found["neg"]), at + length
             break
-    while at < len(tokens) and tokens[at].word in _POSTURE and not _marked(tokens, at, at + 1):
+    while at < len(tokens) and tokens[at].word in POSTURE and not _marked(tokens, at, at + 1):
         if tokens[at].word == "right" and _words(tokens, at, at + 2) == ("right", "of"):
             break
         at += 1
@@ -320,12 +252,12 @@ def _attach(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
 def _listed(parts: list[Part], i: int, tokens: tuple[Token, ...]) -> bool:
     """Whether part i goes on with a list: "A and B", "A, B and C", but not "on P, O goes"."""
     words = _words(tokens, *parts[i].before)
-    if words in _LISTS and words:
+    if words in LISTS and words:
         following = _words(tokens, parts[i].after, len(tokens))
-        return len(parts) > 2 or not _SAYS_WHERE & set(following)
+        return len(parts) > 2 or not SAYS_WHERE & set(following)
     if words or tokens[parts[i].first].gap.strip() != "," or i + 1 >= len(parts):
         return False
-    return _words(tokens, *parts[i + 1].before) in _LISTS or _listed(parts, i + 1, tokens)
+    return _words(tokens, *parts[i + 1].before) in LISTS or _listed(parts, i + 1, tokens)
 
 
 def _without_names(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
@@ -352,17 +284,17 @@ def _relate(owner: Part, parts: list[Part], i: int, tokens: tuple[Token, ...]) -
     start, end = part.before
     negated, begin = _copula(tokens, start)
     words = _words(tokens, begin, end)
-    if not negated and (words in _EXCEPT or (words == ("but",) and not owner.phrase.definite)):
+    if not negated and (words in EXCEPT or (words == ("but",) and not owner.phrase.definite)):
         without = _exclusion(owner.phrase, part.phrase)
         _extend(owner, part, without=(*owner.phrase.without, without))
         return 1
-    kind = _RELATIONS.get(words)
+    kind = RELATIONS.get(words)
     if kind is None and _words(tokens, start, start + 1)[:1] in (("that",), ("which",), ("that's",)):
-        kind = "in" if words in _HELD and begin > start else None  # "that is (not) in"
+        kind = "in" if words in HELD and begin > start else None  # "that is (not) in"
         if kind is None and words == () and negated:  # "that is not the red one"
             _extend(owner, part, without=(*owner.phrase.without, _exclusion(owner.phrase, part.phrase)))
             return 1
-    if kind is None and words in _OUT_OF and start == begin and owner.phrase.end > 0:
+    if kind is None and words in OUT_OF and start == begin and owner.phrase.end > 0:
         kind = "in"
     if kind is None and owner.phrase.rank in ("nearest", "farthest") and words in (("to",), ("from",)):
         kind, owner.phrase = owner.phrase.rank, replace(owner.phrase, rank="")
@@ -421,7 +353,7 @@ def _contained(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
         words = _words(tokens, _copula(tokens, parts[i].before[0])[1], parts[i].before[1])
         lifted = len(parts) == 2 and frame_words.only_takes(_frame_of(parts, tokens))
         more = groups > 2 or lifted
-        if more and words in _HELD and parts[i].group != parts[i - 1].group and i < len(parts) - (not lifted):
+        if more and words in HELD and parts[i].group != parts[i - 1].group and i < len(parts) - (not lifted):
             relation = Relation("in", (parts[i].phrase,))
             _extend(parts[i - 1], parts[i], relations=(*parts[i - 1].phrase.relations, relation))
             taken = parts.pop(i).group
@@ -506,4 +438,4 @@ def _told(parts: list[Part], tokens: tuple[Token, ...]) -> bool:
         return False
     words = _words(tokens, *heads[1].before)
     said = words[words.index("it") :] if "it" in words else ()
-    return said[-1:] in _INTO or said[-2:] == ("be", "with")
+    return said[-1:] in INTO or said[-2:] == ("be", "with")

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.planner import frame_words
-from bridgevla_ros.planner.clauses import Clause, frame, read
+from bridgevla_ros.planner.clauses import Clause, frame, parts_of, read
 from bridgevla_ros.planner.language import MAX_CLAUSES, MOVABLE_THINGS, THINGS, split_clauses, too_many
 from bridgevla_ros.planner.lexer import Token, tokens_of
 from bridgevla_ros.planner.phrases import ALL, NounPhrase, Relation, not_understood
+from bridgevla_ros.planner.relation_words import GOALS
 from bridgevla_ros.planner.saying import say
 
 
@@ -81,8 +82,6 @@ def _pairs(clauses: tuple[str, ...], strict: bool) -> list[str]:
 
 def _cut(words: str) -> tuple[int, int] | None:
     """Where a second pair of thing and place begins: the end of the first, the start of the second."""
-    from bridgevla_ros.planner.clauses import GOALS, parts_of
-
     tokens = tokens_of(words)
     try:
         parts = parts_of(tokens)
