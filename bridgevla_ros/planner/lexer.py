@@ -23,7 +23,9 @@ DETERMINERS = frozenset(
     {"the", "a", "an", "that", "this", "those", "these", "my", "your", "our", "his", "her", "its"}
 )
 INDEFINITE = frozenset({"a", "an", "any", "some"})
-FILLERS = frozenset({"nice", "shiny", "bright", "plain", "lovely", "dark", "light", "coloured", "colored"})
+FILLERS = frozenset(
+    {"nice", "shiny", "bright", "plain", "lovely", "dark", "light", "coloured", "colored", "wooden", "toy"}
+)
 """Adjectives that name no property that is checked: a matter of courtesy."""
 
 RANKS = {
