@@ -48,11 +48,11 @@ NODES = tuple(SHOWN)
 def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three bags of one run: whole, without its last cloud, without its last two."""
     folder = tmp_path_factory.mktemp("bags")
-    whole = write_run(tmp_path_factory.mktemp("run"), 1.2)
+    whole = write_run(tmp_path_factory.mktemp("run"), 0.8)
     for lost in range(3):
         place = folder / f"bag_{lost}"
         place.mkdir()
-        gone = {("/cloud", 11 - i) for i in range(lost)}
+        gone = {("/cloud", 7 - i) for i in range(lost)}
         changed(whole, place, lambda topic, data, n, gone=gone: None if (topic, n) in gone else data)
     return folder
 
