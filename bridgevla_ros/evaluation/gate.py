@@ -96,7 +96,7 @@ def draw_case(seed: int, world: World) -> Case | None:
 
 
 def run_gate(episodes: int, seed: int, semantic_limit: float | None = None) -> dict[str, Any]:
-    """Plan each scene well, and with one fault. Faults take turns; one that a scene cannot have is passed over.
+    """Plan each scene well, and with one fault. Faults take turns; one that a scene cannot have is left out.
 
     Args:
         episodes: Good plans, and wrong ones; scenes of seeds ``seed`` ..

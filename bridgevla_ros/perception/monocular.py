@@ -54,7 +54,9 @@ class Fit:
         return np.where(np.isfinite(depth) & (depth > 0.0), depth, np.nan)
 
 
-def fit_scale(numbers: Array, depth: Array, writes: str, max_residual: float) -> Fit:
+def fit_scale(
+    numbers: NDArray[np.floating], depth: NDArray[np.floating], writes: str, max_residual: float
+) -> Fit:
     """Robust scale and shift from a network's numbers to what a sensor measures.
 
     Iteratively reweighted least squares with Huber's weights: flying pixels, and things that only one of
@@ -108,7 +110,7 @@ def fit_scale(numbers: Array, depth: Array, writes: str, max_residual: float) ->
     return replace(fit, residual=residual)
 
 
-def fill(frame: RgbdFrame, numbers: Array, writes: str, max_residual: float) -> RgbdFrame:
+def fill(frame: RgbdFrame, numbers: NDArray[np.floating], writes: str, max_residual: float) -> RgbdFrame:
     """A frame whose holes are filled from a network's numbers; what the sensor sees stays as it is.
 
     Filled pixels have the fit's residual as their own ``sigma``, others what they had.
