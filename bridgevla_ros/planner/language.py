@@ -1,13 +1,12 @@
 """Words: the lexicon of colours and things, clauses of an instruction, and what counts as input.
 
 The lexicon names what the embedded planner was trained to see. It is the source of the training
-phrasings, of the labels that people read, and of the list of known words in a refusal; it does not
-parse: which words fill which role is the model's work.
+phrasings, of the labels that people read, and of the list of known words in a refusal. The grammar of
+``phrases`` and ``clauses`` finds things by it; which thing fills which role is the model's work.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -300,32 +299,7 @@ _VERBS = [
     "close",
     "shut",
 ]
-_SMALL_WORDS = frozenset(
-    {
-        "the", "a", "an", "that", "this", "these", "those", "my", "your", "our", "his", "her", "its", "one",
-        "some", "any", "each", "in", "into", "on", "onto", "inside", "to", "within", "over", "at", "of",
-        "from", "with", "for", "by", "and", "or", "then", "is", "are", "be", "has", "have", "it", "there",
-        "where", "here", "let", "make", "want", "need", "please", "now", "first", "next", "off", "up",
-        "down", "out", "above", "under", "near", "beside", "top", "small", "little", "big", "nice", "shiny",
-        "bright", "plain", "tiny", "large", "lovely", "dark", "light", "old", "new", "only", "same",
-        "other", "whole", "single", "certain", "round", "square", "long", "flat", "short", "tall", "empty",
-        "open", "coloured", "colored", "target", "source", "destination", "through", "toward", "towards",
-        "as", "if", "so", "when", "which", "what", "see", "find", "hold", "holding", "keep", "keeping",
-        "give",
-    }
-)  # fmt: skip
-"""What may stand before a noun and names no property of it that must be checked."""
-
 _AND_VERB = re.compile(r"(?:,\s*|\s+)and\s+(?=(?:" + "|".join(_VERBS) + r")\b)", re.IGNORECASE)
-
-
-def concept_of(word: str, concepts: tuple[Concept, ...]) -> Concept | None:
-    """The concept that a word (or hyphenated word) names, or None."""
-    wanted = word.casefold()
-    for concept in concepts:
-        if wanted in concept.words or wanted in concept.heldout:
-            return concept
-    return None
 
 
 def names(clause: str, concept: Concept) -> bool:
@@ -336,19 +310,6 @@ def names(clause: str, concept: Concept) -> bool:
         if f" {plain} " in text or f" {plain}s " in text or f" {plain}es " in text:
             return True
     return False
-
-
-def strange_modifier(clause: str, concept: Concept) -> str:
-    """The word in front of a thing's name when it is none that the lexicon knows; else empty."""
-    known = {w for c in (*COLOURS, *THINGS) for phrase in c.words for w in phrase.replace("-", " ").split()}
-    known |= _SMALL_WORDS | set(_VERBS) | set(GENERIC_THINGS)
-    words = _words(clause.replace("-", " "))
-    heads = {phrase.replace("-", " ").split()[0] for phrase in concept.words}
-    heads |= {f"{h}s" for h in heads}
-    for before, word in itertools.pairwise(words):
-        if word in heads and before not in known:
-            return before
-    return ""
 
 
 def known_words() -> str:

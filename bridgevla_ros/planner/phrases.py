@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.planner.language import COLOURS, THINGS, known_words
+from bridgevla_ros.planner.language import known_words
 from bridgevla_ros.planner.lexer import (
     DETERMINERS,
     FILLERS,
@@ -377,9 +377,3 @@ def _corner(ranks: list[str]) -> str | None:
 def with_tail(phrase: NounPhrase, end: int, **changes: object) -> NounPhrase:
     """The phrase with a tail that ends at character ``end``; no longer simple."""
     return replace(phrase, end=end, simple=False, **changes)  # type: ignore[arg-type]
-
-
-def lexicon_words() -> frozenset[str]:
-    """Every single word of a colour or kind."""
-    concepts = (*COLOURS, *THINGS)
-    return frozenset(w for c in concepts for p in c.words for w in p.casefold().replace("-", " ").split())
