@@ -78,8 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Gather examples, fine-tune, merge. 0; 1 where general knowledge fell before anything could be kept."""
+    from transformers.utils.logging import disable_progress_bar
+
     from bridgevla_ros.training import sft_model, sft_trainer
 
+    disable_progress_bar()  # of each file that is read or written
     config = sft_config.load(resources.find_config(args.config), args)
     sft_model.check_folder(args.checkpoint)
     questions = read_questions(args.questions)

@@ -77,7 +77,6 @@ class Learner(TransformersBackend):
         super().__init__(config)
         if self.device.type == "cpu":
             self.model.float()
-        self._ends: dict[str, str] = {}
 
     def prompt(self, messages: list[Message]) -> str:
         """What the model is given to continue."""

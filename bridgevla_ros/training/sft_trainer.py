@@ -15,7 +15,7 @@ from datasets import Dataset
 from PIL import Image
 from rich.progress import Progress
 from torch.utils.tensorboard import SummaryWriter
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import get_last_checkpoint
 from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -162,6 +162,8 @@ class Watch(TrainerCallback):
             self._measure(0)
         else:  # what a killed run measured after the state that is gone on from is measured again
             self.rows = [r for r in self.rows if r.step <= state.global_step]
+            lines = [json.dumps(asdict(row)) + "\n" for row in self.rows]
+            (self._folder / METRICS).write_text("".join(lines), encoding="utf-8")
         self._bar.update(self._task, completed=state.global_step)
         return control
 
@@ -299,6 +301,7 @@ def train(
         peft_config=lora,
         callbacks=[watch],
     )
+    trainer.remove_callback(PrinterCallback)  # ``watch`` tells of the progress
     trainer.train(resume_from_checkpoint=last)
     return watch
 
