@@ -130,3 +130,8 @@ def test_a_lookalike_has_colour_and_kind_of_another() -> None:
     pairs = [(o.colour, o.kind) for o in alike.objects]
     assert len(set(pairs)) == len(pairs) - 1
     assert len({o.name for o in alike.objects}) == len(pairs)
+
+
+def test_everything_counts_each_thing_once(backend: EmbeddedBackend, frame: RgbdFrame, world: World) -> None:
+    anchors = backend.anchors(frame, world.T_base_camera, "put any thing in the blue bowl", 0)
+    assert anchors.remaining == 4

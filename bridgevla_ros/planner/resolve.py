@@ -14,7 +14,7 @@ from bridgevla_ros.planner.phrases import ALL, NounPhrase, Relation
 from bridgevla_ros.planner.relations import Ground
 from bridgevla_ros.planner.vocabulary import COLOUR_ANY, THING_ANY, label
 
-SAME = 14.0
+SAME = 24.0
 """Pixels, at 640 of width, within which two candidates are one."""
 
 
@@ -175,8 +175,12 @@ class Resolver:
         """Whatever can be taken, or holds things."""
         found = [self._answers[key] for key in _keys(phrase) if (key[1] in MOVABLE) == (role == 0)]
         there = [f for f in found if f.null <= self.setting.null_threshold]
-        candidates = sorted((c for f in there for c in f.candidates), key=lambda c: -c.mass)
-        return Found(tuple(candidates), min(f.null for f in found))
+        limit = SAME * self.view.frame.rgb.shape[1] / 640.0
+        kept: list[Candidate] = []
+        for one in sorted((c for f in there for c in f.candidates), key=lambda c: -c.mass):
+            if all(np.linalg.norm(one.pixel - other.pixel) > limit for other in kept):
+                kept.append(one)  # two kinds may claim one thing
+        return Found(tuple(kept), min(f.null for f in found))
 
     # ---- where things are
 
