@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
+from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError
-from bridgevla_ros.evaluation import eval_command, experiments, plots, rows
+from bridgevla_ros.evaluation import plots, rows
 from bridgevla_ros.evaluation.conditions import LOOKS, change_look, frame_filter
 from bridgevla_ros.evaluation.experiment_sweeps import SWEEPS
 from bridgevla_ros.evaluation.experiment_trainings import steps_to_match, summarise_calibration
@@ -225,8 +226,8 @@ def options(module: object, *words: str) -> argparse.Namespace:
 def test_bad_options_of_eval_are_named(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert eval_command.run(options(eval_command, *words)) == 2
-    assert said in capsys.readouterr().out
+    assert main(["eval", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -242,8 +243,8 @@ def test_bad_options_of_eval_are_named(
 def test_bad_options_of_experiment_are_named(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert experiments.run(options(experiments, *words)) == 2
-    assert said in capsys.readouterr().out
+    assert main(["experiment", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 # -- experiments -------------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from bridgevla_ros.cli import main
 from bridgevla_ros.evaluation import eval_command, experiment_trainings, experiments, rows
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 
 # Development seeds: published figures begin at 1000.
 SEED = 900_000
+QUICK = ("--workers", "1", "--pictures", "0", "--seed", str(SEED))
 
 
 def wins(spec: EpisodeSpec) -> bool:
@@ -51,7 +53,7 @@ def parsed(module: Any, *words: str) -> argparse.Namespace:
     """Options as the verb parses them."""
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
-    return parser.parse_args([*words, "--workers", "1", "--pictures", "0", "--seed", str(SEED)])
+    return parser.parse_args([*words, *QUICK])
 
 
 def test_a_suite_that_was_killed_goes_on_and_tells_the_same(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_suite_that_was_killed_goes_on_and_tells_the_same(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt):
         eval_command.run(parsed(eval_command, *words("killed")))
     STOP_AT[0] = -1
-    assert eval_command.run(parsed(eval_command, *words("killed"))) == 2  # not without --resume
+    assert main(["eval", *words("killed"), *QUICK]) == 2  # not without --resume
     assert len(RUN) == 7
     assert eval_command.run(parsed(eval_command, *words("killed"), "--resume")) == 0
     assert len(RUN) == 18
@@ -153,8 +155,12 @@ def test_a_training_that_fails_is_told_with_its_last_words(
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank" / "shard.npz").write_bytes(b"not an archive")
     monkeypatch.setattr(experiment_trainings.sys, "executable", "/bin/false")
-    args = parsed(experiments, "appf", "--bank", str(tmp_path / "bank"), "--runs", str(tmp_path / "runs"))
-    assert experiments.run(args) == 2
-    said = capsys.readouterr().out
+    assert (
+        main(
+            ["experiment", "appf", "--bank", str(tmp_path / "bank"), "--runs", str(tmp_path / "runs"), *QUICK]
+        )
+        == 2
+    )
+    said = capsys.readouterr().err
     assert "training appf ended with 1" in said
     assert "train.log" in said

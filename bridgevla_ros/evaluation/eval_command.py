@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bridgevla_ros.core.config import ConfigError
+
 POLICIES = ("expert", "ik", "snap")
 
 
@@ -92,7 +94,11 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run; 0 when it ran (and the probe passed), 1 when the probe failed, 2 for a bad option."""
+    """Run; 0 when it ran (and the probe passed), 1 when the probe failed.
+
+    Raises:
+        ConfigError: A bad option.
+    """
     if args.probe is None and args.suite == "grounding":
         from bridgevla_ros.evaluation.grounding import DEFAULT_EPISODES, DEFAULT_SEED
         from bridgevla_ros.evaluation.grounding import run as run_grounding
@@ -108,8 +114,7 @@ def run(args: argparse.Namespace) -> int:
         return gate.run(args)
     wrong = _wrong(args)
     if wrong:
-        print(wrong)
-        return 2
+        raise ConfigError(wrong)
     if args.probe is not None:
         from bridgevla_ros.evaluation import probe
 

@@ -18,6 +18,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.evaluation import experiment_forgetting
 from bridgevla_ros.evaluation.eval_command import add_output_arguments, write_json
 
@@ -60,11 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it; 0 when it ran, 2 for a bad option."""
+    """Run it; returns 0.
+
+    Raises:
+        ConfigError: A bad option.
+    """
     wrong = _wrong(args)
     if wrong:
-        print(wrong)
-        return 2
+        raise ConfigError(wrong)
     return _run(args)
 
 
