@@ -1,4 +1,4 @@
-"""The planner node before `transformers serve`: a real server, with a checkpoint that learned one scene."""
+"""The planner before `transformers serve`: a real server, with a checkpoint that learned one scene."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lifecycle_msgs.msg import Transition
 from PIL import Image
-from test_planner_node import Rig
 from vlm_checkpoints import learn_by_heart
 
 from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.transforms import Transform
-from bridgevla_ros.core.types import PlanRequest, RgbdFrame
+from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointPlan
 from bridgevla_ros.evaluation.gate import GivenAnchors
 from bridgevla_ros.planner import prompt
 from bridgevla_ros.planner.answers import Anchors
@@ -79,8 +77,8 @@ def wait_for(url: str, seconds: float, log: Path) -> None:
     pytest.fail(f"transformers serve did not come up:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def test_a_real_server_plans_through_the_node_and_dies(
-    node: Any, processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_real_server_plans_and_dies(
+    processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -96,19 +94,17 @@ def test_a_real_server_plans_through_the_node_and_dies(
     command = [sys.executable, "-c", SERVE, "serve", str(weights), "--port", str(port), "--device", "cpu"]
     server = processes.start(command, log=log)
     wait_for(f"http://localhost:{port}/v1/models", 120.0, log)
-    values = {
-        "backend": "openai", "server_url": f"http://localhost:{port}/v1", "server_model": str(weights),
-        "convention": "qwen3", "self_test": "false", "server_retries": "0", "max_new_tokens": "80",
-        "answer_timeout": "30.0",
-    }  # fmt: skip
-    words = [w for name, value in values.items() for w in ("-p", f"{name}:={value}")]
-    processes.node("planner", *words, log=tmp_path / "planner.log")
-    rig = Rig(node, frame, world.T_base_camera)
-    assert rig.change(Transition.TRANSITION_CONFIGURE)
-    assert rig.change(Transition.TRANSITION_ACTIVATE)
-    rig.sender.send(rig.now(), {("base_link", frame.intrinsics.frame): rig.T_base_camera})
+    config = PlannerConfig(
+        backend="openai", server_url=f"http://localhost:{port}/v1", server_model=str(weights),
+        convention="qwen3", self_test=False, server_retries=0, max_new_tokens=80, answer_timeout=30.0,
+    )  # fmt: skip
+    planner = Planner(config)
 
-    plan = rig.ask(WORDS)
+    def ask(words: str) -> WaypointPlan:
+        request = PlanRequest(frame.stamp, "task", f"asked {words}", words)
+        return planner.plan(request, frame, world.T_base_camera, now=frame.stamp)
+
+    plan = ask(WORDS)
     assert plan.code == ErrorCode.NONE, plan.message
     assert plan.model == f"openai:{weights}"
     assert len(plan.waypoints) == 6
@@ -117,9 +113,9 @@ def test_a_real_server_plans_through_the_node_and_dies(
 
     os.killpg(server.pid, signal.SIGKILL)
     server.wait(10.0)
-    plan = rig.ask("put the yellow cylinder onto the pink plate")
+    plan = ask("put the yellow cylinder onto the pink plate")
     assert plan.code == ErrorCode.MODEL_ERROR
     assert "no connection" in plan.message
     assert "start the server" in plan.message
-    assert rig.ask(WORDS).code == ErrorCode.NONE  # what was answered for the very same image is remembered
+    assert ask(WORDS).code == ErrorCode.NONE  # what was answered for the very same image is remembered
     world.close()
