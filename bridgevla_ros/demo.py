@@ -135,6 +135,9 @@ class Result:
     instruction: str = ""
     seed: int = 0
     success: bool = False
+    """The robot ended with "done", and the simulator, where it can judge the words, agrees."""
+    judged: bool = False
+    """Whether the simulator could judge the words."""
     error_code: str = ErrorCode.NONE.name
     message: str = ""
     goal: str = ""
@@ -231,6 +234,7 @@ class _Demo:
         shown = ""
         done_since: float | None = None
         from bridgevla_ros.cli.instruct import describe_status
+        from bridgevla_ros.core.task_status import Stage
 
         with self.console.status("") as spinner:
             while True:
@@ -260,11 +264,15 @@ class _Demo:
         moved = heard.first_motion
         result.seconds.first_motion = round(moved - began, 2) if moved is not None else None
         status, outcome = heard.status, heard.outcome
+        ours = status if status is not None and status.task_id == answer.task_id else None
         if outcome is not None:
             result.goal, result.relations = outcome.goal, list(outcome.relations)
-            result.success = bool(outcome.judged and outcome.done)
-        if status is not None and status.task_id == answer.task_id and status.code != ErrorCode.NONE:
-            result.error_code, result.message = ErrorCode(status.code).name, status.message
+            result.judged = bool(outcome.judged)
+            result.success = (
+                bool(outcome.done) if outcome.judged else ours is not None and ours.stage == Stage.DONE
+            )
+        if ours is not None and ours.code != ErrorCode.NONE:
+            result.error_code, result.message = ErrorCode(ours.code).name, ours.message
         elif not result.success and result.error_code == ErrorCode.NONE.name:
             self.fail(
                 ErrorCode.VERIFY_FAILED, "the arm finished; the simulator does not see the goal reached"
@@ -292,6 +300,11 @@ class _Demo:
         )
         if result.success:
             console.print(f"[green]done[/] in {result.seconds.task} s: {_escape(result.goal)}")
+            if not result.judged:
+                console.print(
+                    "the simulator cannot judge these words, so this is the robot's own account; "
+                    f"what holds now: {_escape(_listing(result.relations))}"
+                )
         else:
             console.print(f"[red]{result.error_code}[/]: {_escape(result.message)}")
             for line in self._troubles[-6:]:
@@ -309,6 +322,7 @@ def _to_json(result: Result, summary: Any) -> dict[str, Any]:
         "instruction": result.instruction,
         "seed": result.seed,
         "success": result.success,
+        "judged": result.judged,
         "error_code": result.error_code,
         "message": result.message,
         "goal": result.goal,

@@ -151,6 +151,12 @@ def test_pick_and_place_is_judged_done(world: World) -> None:
         ("stack the red cube on top of the blue cube", (Goal("placed", "red cube", "blue cube"),)),
         ("pick up the sphere and put it in the bowl", (Goal("placed", "blue ball", "blue bowl"),)),
         ("lift the red cube", (Goal("held", "red cube"),)),
+        (
+            "take the crimson block nearest to me and drop it into the bowl",
+            (Goal("placed", "red cube", "blue bowl"),),
+        ),
+        ("put the red cube left of the blue bowl", ()),
+        ("take the red cube out of the blue bowl", ()),
         ("put the cube in the bowl", ()),
         ("put the green cube in the bowl", ()),
         ("sing a song", ()),

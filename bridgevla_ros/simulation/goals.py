@@ -60,10 +60,12 @@ _STOP = _PREPOSITIONS | _words(
     "the a an and then of from with put place drop set lay pick grab take move up it that which is please you"
     " off out its lift hold by near there goes"
 )
+_TAKING = _words("pick lift grab hold raise grasp take get fetch collect")
+_ELSEWHERE = _words("out off from away beside near next left right behind front between under below")
 _LINKS = _words("that which is s of in the a colour color coloured colored painted looks hue")
 _CLAUSE = re.compile(
     r"(?:[.;!?]|\bthen\b|\bafter that\b|\bafterwards\b|\bnext\b|\bfinally\b"
-    r"|\band\s+(?=(?:put|place|drop|move|set|lay|pick|grab|take|get|open|close|shut|lift)\b))"
+    r"|\band\s+(?=(?:put|place|drop|move|set|lay|pick|grab|take|get|fetch|collect|open|close|shut|lift)\b))"
 )
 
 
@@ -127,10 +129,10 @@ def _goal(
                 return Goal("open", name)
             if {"close", "shut", "push"} & set(tokens):
                 return Goal("closed", name)
-        if movable(name) and {"pick", "lift", "grab", "hold", "raise", "grasp"} & set(tokens):
+        if movable(name) and _TAKING & set(tokens):
             return Goal("held", name)
         return None
-    if len(named) != 2 or named[0][1] == named[1][1]:
+    if len(named) != 2 or named[0][1] == named[1][1] or _ELSEWHERE & set(tokens):
         return None
     (first, a), (second, b) = named
     if movable(a) != movable(b):
