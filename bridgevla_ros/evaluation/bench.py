@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
+
 
 @dataclass(frozen=True)
 class Row:
@@ -218,19 +220,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print a table, perhaps write JSON; 2 for an unknown name."""
+    """Measure, print a table, perhaps write JSON.
+
+    Raises:
+        BridgeError: BAD_INPUT, an unknown name, fewer than one repetition, or a replay beside others.
+    """
     from rich.table import Table
 
     console = Console()
     known = [*BENCHMARKS, REPLAY]
     unknown = [name for name in args.names if name not in known]
-    if unknown or args.repeats < 1:
-        console.print(f"unknown: {unknown}, repeats {args.repeats}; expected names of {known}")
-        return 2
+    if unknown:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT, f"nothing is called {', '.join(unknown)}", remedy=f"Give {', '.join(known)}."
+        )
+    if args.repeats < 1:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"--repeats {args.repeats}",
+            value=args.repeats,
+            limit=1,
+            remedy="Give 1 or more.",
+        )
     if REPLAY in args.names:
         if len(args.names) > 1:
-            console.print(f"{REPLAY} is measured by itself: it takes both cores")
-            return 2
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"{REPLAY} is measured by itself: it takes both cores",
+                remedy=f"Give {REPLAY} alone.",
+            )
         return _replay(args, console)
     rows = [row for name in args.names or BENCHMARKS for row in BENCHMARKS[name](args.repeats)]
     table = Table(

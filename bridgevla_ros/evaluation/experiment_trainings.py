@@ -86,7 +86,7 @@ def _train(args: argparse.Namespace, training: Training, folder: Path, config: P
 
     folder.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "bridgevla_ros.training.appf", "--config", str(config.resolve()),
+        sys.executable, "-m", "bridgevla_ros.cli", "train", "expert", "--config", str(config.resolve()),
         "--bank", str(args.bank), "--output", str(folder), "--stage1-steps", str(args.stage1_steps),
         "--stage2-steps", str(args.steps), *training.options,
     ]  # fmt: skip

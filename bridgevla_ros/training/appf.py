@@ -5,7 +5,7 @@ chunk. Stage 2 learns to find the contact in the cloud and goes on from there. W
 paper's expert underfits. Both keep an exponential average of the weights, which is what ships.
 
 On several GPUs or machines the same training runs under accelerate:
-  accelerate launch -m bridgevla_ros.training.appf --config training/appf.yaml ...
+  accelerate launch -m bridgevla_ros.cli train expert --config training/appf.yaml ...
 Curves: tensorboard --logdir <output>/curves; figures along the way: <output>/metrics.jsonl.
 """
 
@@ -315,16 +315,3 @@ def interim(folder: Path, output: Path, card: dict[str, Any]) -> None:
 
 def _nothing(_: str) -> None:
     pass
-
-
-def main() -> int:
-    """``python -m bridgevla_ros.training.appf``: the same as ``bridgevla train expert``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

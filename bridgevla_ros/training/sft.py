@@ -224,16 +224,3 @@ def _demonstrations(
     for reason, count in left.items():
         bar.console.print(f"{root}: {count} episodes left out, {reason}")
     return sft_examples.read(folder)
-
-
-def main() -> int:
-    """``python -m bridgevla_ros.training.sft``: the same as ``bridgevla train vlm``."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    return run(parser.parse_args())
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
