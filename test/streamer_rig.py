@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
@@ -25,6 +26,7 @@ from bridgevla_ros.core.types import (
     WaypointKind,
     WaypointPlan,
 )
+from bridgevla_ros.expert.following import ExpertObservation, refusal
 
 ARM = ArmModel.load()
 DOWN = ARM.fk(ARM.home).rotation
@@ -74,6 +76,15 @@ def follow(
         guidance_progress=progress.progress, cloud_stamps=(), joint_stamps=(joints.stamp,), correction=0.0,
         correction_sigma=float("nan"), model_sha256="", source="ik",
     )  # fmt: skip
+
+
+def refuse(
+    guidance: Guidance, joints: JointState, progress: Progress, code: ErrorCode = ErrorCode.EXPERT_DIVERGED
+) -> ActionChunk:
+    """What the expert puts out where it finds no chunk."""
+    seen = ExpertObservation(joints.stamp, (joints,), None, guidance, progress)
+    why = BridgeError(code, "samples disagree", value=0.05, limit=0.03, unit="m")
+    return refusal(seen, 0, why)
 
 
 @dataclass

@@ -20,7 +20,7 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
-from streamer_rig import ARM, follow, pick_and_place
+from streamer_rig import ARM, follow, pick_and_place, refuse
 from trajectory_msgs.msg import JointTrajectory
 
 from bridgevla_ros.core.errors import ErrorCode
@@ -48,7 +48,7 @@ class Cell:
         self.poses: list[PoseStamped] = []
         self.widths: list[float] = []
         self.progress: list[Progress] = []
-        self.leasing = self.thinking = False
+        self.leasing = self.thinking = self.refusing = False
         self.sequence = 0
         self.joints = node.create_publisher(JointStateMsg, "joint_states", qos.SENSOR)
         self.lease = node.create_publisher(LeaseMsg, "lease", qos.COMMAND)
@@ -93,6 +93,8 @@ class Cell:
         if self.thinking and last is not None and last.guidance_id == self.guidance.guidance_id:
             self.sequence += 1
             chunk = follow(self.guidance, self._state(), last, self.sequence)
+            if self.refusing:
+                chunk = refuse(self.guidance, self._state(), last)
             self.chunk.publish(conversions.action_chunk_to_msg(chunk, ARM.joint_names))
 
     def call(self, kind: Any, name: str, spin_until: Callable[..., bool]) -> Any:
@@ -138,6 +140,13 @@ def test_lease_hold_stop_and_death(cell: Cell, processes: Any, spin_until: Calla
     assert cell.call(Hold, "hold", spin_until).accepted
     wait(cell, spin_until, lambda p: p.state == StreamerState.HELD and p.code == ErrorCode.STOPPED)
     assert cell.call(Resume, "resume", spin_until).accepted
+    wait(cell, spin_until, lambda p: p.state == StreamerState.MOVING and p.code == ErrorCode.NONE)
+
+    # An expert that refuses is heard by its name.
+    cell.refusing = True
+    wait(cell, spin_until, lambda p: p.state == StreamerState.HELD and p.code == ErrorCode.EXPERT_DIVERGED)
+    assert cell.progress[-1].message == "samples disagree"
+    cell.refusing = False
     wait(cell, spin_until, lambda p: p.state == StreamerState.MOVING and p.code == ErrorCode.NONE)
 
     # Stop stays until resume.

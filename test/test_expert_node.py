@@ -1,4 +1,4 @@
-"""The action expert as a node: chunks when all is there, named refusals and no chunk when it is not."""
+"""The action expert as a node: chunks when all is there, named refusals in their place when it is not."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState as JointStateMsg
 from sensor_msgs.msg import PointCloud2
 
+from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.types import Cloud, Guidance, JointState, Progress, StreamerState
 from bridgevla_ros.nodes.action_expert import ActionExpertNode
@@ -32,14 +33,16 @@ SEEN = observation(ARM)
 class Cell:
     """What surrounds the node, with everything good; a test leaves out one thing. Time is simulated."""
 
-    def __init__(self) -> None:
+    def __init__(self, **parameters: float) -> None:
         self.time = 100.0
-        self.expert = ActionExpertNode(parameter_overrides=[Parameter("use_sim_time", value=True)])
+        given = {"use_sim_time": True, **parameters}
+        self.expert = ActionExpertNode(parameter_overrides=[Parameter(k, value=v) for k, v in given.items()])
         self.node = Node("cell")
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.expert)
         self.executor.add_node(self.node)
         self.chunks: list[ActionChunkMsg] = []
+        self.refusals: list[ActionChunkMsg] = []
         self.codes: list[str] = []
         self.clock = self.node.create_publisher(Clock, "/clock", qos.CLOCK)
         self.cloud = self.node.create_publisher(PointCloud2, "cloud", qos.SENSOR)
@@ -52,7 +55,7 @@ class Cell:
         assert self.expert.trigger_activate() == TransitionCallbackReturn.SUCCESS
 
     def _on_chunk(self, msg: ActionChunkMsg) -> None:
-        self.chunks.append(msg)
+        (self.refusals if msg.code else self.chunks).append(msg)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         self.codes += [v.value for s in msg.status if s.name.endswith("action_expert") for v in s.values[:1]]
@@ -123,6 +126,29 @@ def test_chunks_name_their_inputs(cell: Cell) -> None:
 def test_without_an_input_no_chunk_and_a_name(cell: Cell, missing: str) -> None:
     assert cell.until(lambda: "SENSOR_LOST" in cell.codes, without=missing)
     assert cell.chunks == []
+    if missing == "progress":
+        assert cell.refusals == []  # the streamer itself is silent: there is nobody to tell
+    else:
+        assert cell.until(lambda: cell.refusals, without=missing)
+        assert {ErrorCode(m.code) for m in cell.refusals} == {ErrorCode.SENSOR_LOST}
+
+
+def test_samples_that_disagree_are_refused_by_name(ros: None) -> None:
+    cell = Cell(max_spread=0.0)
+    try:
+        assert cell.until(lambda: len(cell.refusals) >= 3)
+        assert cell.chunks == []
+        msg = cell.refusals[-1]
+        told = conversions.action_chunk_from_msg(msg, ARM.joint_names)
+        assert told.code == ErrorCode.EXPERT_DIVERGED
+        assert "disagreement of samples" in told.message
+        assert (told.value > told.limit, told.limit, told.unit) == (True, 0.0, "m")
+        assert (told.guidance_id, told.sequence, len(told.joints)) == (SEEN.guidance.guidance_id, 0, 0)
+        assert len(told.cloud_stamps) == 1
+        assert len(told.joint_stamps) >= 1
+        assert told.computed_at > told.stamp > 99.0
+    finally:
+        cell.close()
 
 
 def test_a_cloud_that_stops_coming_ends_the_chunks(cell: Cell) -> None:

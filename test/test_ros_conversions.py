@@ -203,6 +203,9 @@ plans = st.builds(
     message=text,
     candidates=st.lists(text, max_size=3).map(tuple),
     latency=unit,
+    color_stamp=st.one_of(stamps.filter(bool), st.just(math.nan)),
+    joint_stamp=st.one_of(stamps.filter(bool), st.just(math.nan)),
+    computed_at=st.one_of(stamps.filter(bool), st.just(math.nan)),
 )
 requests = st.builds(PlanRequest, stamps, text, text, text, st.integers(0, 9), st.integers(0, 2), seeds)
 progresses = st.builds(
@@ -315,6 +318,22 @@ def test_action_chunk_in_any_joint_order(chunk: ActionChunk, order: list[int]) -
         point.positions = [point.positions[i] for i in order]
         point.velocities = [point.velocities[i] for i in order]
     assert_same(chunk, conversions.action_chunk_from_msg(msg, JOINTS))
+
+
+@given(stamps.filter(bool), codes.filter(bool), text, finite, st.one_of(finite, st.just(math.nan)))
+def test_a_refusal_in_the_place_of_a_chunk(
+    stamp: float, code: ErrorCode, message: str, value: float, limit: float
+) -> None:
+    refusal = ActionChunk(
+        stamp, "g", "t", 3, 7, 0.0, 0, np.zeros((0, 3)), np.zeros((0, 4)), np.zeros((0, 7)), np.zeros((0, 7)),
+        np.zeros(0), np.zeros(0), 0.5, (stamp,), (stamp,), math.nan, math.nan, "sha", "expert", stamp, stamp,
+        code, message, value, limit, "m",
+    )  # fmt: skip
+    msg = conversions.action_chunk_to_msg(refusal, JOINTS)
+    assert_same(refusal, conversions.action_chunk_from_msg(msg, JOINTS))
+    msg.gripper = [0.04]
+    with pytest.raises(BridgeError, match="steps"):
+        conversions.action_chunk_from_msg(msg, JOINTS)
 
 
 @given(progresses)

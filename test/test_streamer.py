@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from streamer_rig import ARM, PERIOD, Rig, check_smooth, follow
+from streamer_rig import ARM, PERIOD, Rig, check_smooth, follow, refuse
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
@@ -177,6 +177,53 @@ def test_bad_chunks_are_dropped_and_end_in_a_named_hold(moving: Rig, fault: str)
     assert report.code == expected.get(fault, ErrorCode.EXPERT_DIVERGED) or fault == "old"
     assert standing(moving)
     check_smooth(moving.commands)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.EXPERT_DIVERGED, ErrorCode.SENSOR_LOST, ErrorCode.UNREACHABLE])
+def test_a_refusing_expert_ends_in_a_hold_by_its_name(moving: Rig, code: ErrorCode) -> None:
+    moving.thinking = False
+    reports = []
+    for k in range(200):
+        if k % 5 == 0:
+            refused = refuse(moving.guidance, moving.joints(), moving.reports[-1], code)
+            moving.streamer.on_chunk(refused, moving.now)
+        reports.append(moving.step())
+    held = reports[-1]
+    assert (held.state, held.code, held.message) == (S.HELD, code, "samples disagree")
+    assert (held.value, held.limit, held.unit) == (0.05, 0.03, "m")
+    assert {r.code for r in reports} == {ErrorCode.NONE, code}, "no other name in between"
+    assert reports[20].state == S.MOVING, "what was proven is followed to its end"
+    assert moving.streamer.rejected == 0
+    assert standing(moving)
+    moving.thinking = True
+    assert moving.run(20.0, until=S.FINISHED).state == S.FINISHED
+    check_smooth(moving.commands)
+
+
+def test_a_single_refusal_stops_nothing(moving: Rig) -> None:
+    refused = refuse(moving.guidance, moving.joints(), moving.reports[-1])
+    moving.streamer.on_chunk(refused, moving.now)
+    began = len(moving.reports)
+    moving.run(20.0, until=S.FINISHED)
+    assert {r.code for r in moving.reports[began:]} == {ErrorCode.NONE}
+    assert moving.reports[-1].state == S.FINISHED
+
+
+def test_a_refusal_takes_the_place_of_silence_and_is_forgotten_after_it() -> None:
+    rig = Rig()
+    rig.thinking = False
+    assert rig.run(1.5).code == ErrorCode.CONTROLLER_INACTIVE
+    rig.streamer.on_chunk(refuse(rig.guidance, rig.joints(), rig.reports[-1]), rig.now)
+    assert rig.run(0.1).code == ErrorCode.EXPERT_DIVERGED
+    rig.streamer.on_chunk(
+        replace(refuse(rig.guidance, rig.joints(), rig.reports[-1]), guidance_id="another", message="other"),
+        rig.now,
+    )
+    assert rig.run(0.1).message == "samples disagree"
+    rig.leasing = False
+    assert rig.run(0.5).code == ErrorCode.EXPERT_DIVERGED
+    rig.leasing = rig.thinking = True
+    assert rig.run(20.0, until=S.FINISHED).code == ErrorCode.NONE
 
 
 def test_an_arm_that_does_not_follow_trips_the_stop(moving: Rig) -> None:

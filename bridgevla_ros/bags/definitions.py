@@ -163,6 +163,11 @@ class BagTypes:
         """Whether the bag told the definition of a type, and it is the installed one."""
         return msgtype in self._told and msgtype not in self._carried
 
+    def tells(self, msgtype: str, field: str) -> bool:
+        """Whether a type has a field by the bag's own definition: an older version's may lack it."""
+        store = self._carried.get(msgtype, installed() if msgtype in self._told else None)
+        return store is not None and field in {name for name, _ in store.fielddefs[msgtype][1]}
+
     def missing(self, msgtype: str) -> str:
         """Why messages of a type cannot be decoded; empty where they can."""
         if msgtype in self._carried:

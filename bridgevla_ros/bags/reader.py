@@ -369,6 +369,11 @@ class Bag:
         _ = self._by_topic
         return self._types.as_installed(msgtype)
 
+    def tells(self, msgtype: str, field: str) -> bool:
+        """Whether a type has a field by the bag's own definition: an older version's may lack it."""
+        _ = self._by_topic
+        return self._types.tells(msgtype, field)
+
     def last(self, topic: str) -> Any | None:
         """The last message of a topic, None where there is none."""
         newest: tuple[str, bytes] | None = None

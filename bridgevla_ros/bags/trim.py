@@ -367,6 +367,7 @@ def _named(topic: str, message: Any) -> tuple[Needs, list[tuple[str, str]]]:
         colour = _time(message.color_stamp) or own
         needs[COLOUR] |= {colour}
         needs[COLOUR_INFO] |= {colour}
+        needs[JOINTS] |= {_time(message.joint_stamp)}
         ids.append(("/plan_request", message.request_id))
         if not message.waypoints and not message.anchors and message.camera_info.width <= 1:
             needs.clear()  # refused without having looked

@@ -115,10 +115,16 @@ class Streamer:
         self._lease = lease
 
     def on_chunk(self, chunk: ActionChunk, now: float) -> None:
-        """Take a chunk for the active guidance; one that cannot be followed is dropped with a reason."""
+        """Take a chunk for the active guidance; one that cannot be followed is dropped with a reason.
+
+        A refusal takes nothing away: what was proven is followed to its end, then the hold has its name.
+        """
         if self._guidance is None or chunk.guidance_id != self._guidance.guidance_id or self._failed:
             return
         if self._path is not None and chunk.stamp < self._path.chunk.stamp:
+            return
+        if chunk.code != ErrorCode.NONE:
+            self._dropped = Reason(chunk.code, chunk.message, chunk.value, chunk.limit, chunk.unit)
             return
         try:
             validate(chunk, self.arm, now, too_fast=self.config.too_fast)
@@ -188,7 +194,7 @@ class Streamer:
         self._operator_hold = False
         self._waiting_since = now
         if not self._failed:
-            self._reason, self._silent = Reason(), False
+            self._reason, self._silent, self._dropped = Reason(), False, None
 
     # ---- the control period
 
@@ -239,7 +245,7 @@ class Streamer:
             limit = lease.duration if lease else 0.0
             self._hold_for(Reason(ErrorCode.LEASE_EXPIRED, "the lease to move has ended", age, limit, "s"))
             return False
-        if self._reason.code in (ErrorCode.SENSOR_LOST, ErrorCode.LEASE_EXPIRED):
+        if self._reason.code in (ErrorCode.SENSOR_LOST, ErrorCode.LEASE_EXPIRED) and not self._silent:
             self._reason = Reason()
             self._waiting_since = now
         return True
@@ -379,7 +385,7 @@ class Streamer:
         self._go_on(now)
 
     def _go_on(self, now: float) -> None:
-        self._path = None
+        self._path = self._dropped = None
         self._waiting_since = now
         self.state = StreamerState.MOVING
 
@@ -391,19 +397,19 @@ class Streamer:
         self._job = GripperJob(GripperEvent.OPEN, job.start_width, now, self._gripper.width())
 
     def _note_silence(self, now: float) -> None:
-        """Name the hold when no usable chunk has come for a while, or the last ones were dropped."""
+        """Name the hold when no usable chunk has come for a while, or the last were refused or dropped."""
         path = self._path
         if path is not None and now < path.chunk.stamp + path.end:
             self._waiting_since = now
             if self._silent:
                 self._silent, self._reason = False, Reason()
             return
-        waited = now - self._waiting_since
-        if self._reason.code != ErrorCode.NONE:
+        waited, held = now - self._waiting_since, self._reason.code != ErrorCode.NONE
+        if held and not self._silent:
             return
-        if self._dropped is not None:
+        if self._dropped is not None and (path is not None or waited > _PAUSE):
             self._silent, self._reason = True, self._dropped
-        elif waited > self.config.chunk_wait:
+        elif not held and waited > self.config.chunk_wait:
             message, limit = "no fresh chunk from the action expert", self.config.chunk_wait
             self._silent = True
             self._reason = Reason(ErrorCode.CONTROLLER_INACTIVE, message, waited, limit, "s")
@@ -464,7 +470,7 @@ class Streamer:
 
     def _hold_for(self, reason: Reason) -> None:
         if self._reason.code in (ErrorCode.NONE, ErrorCode.CONTROLLER_INACTIVE, reason.code):
-            self._reason = reason
+            self._reason, self._silent = reason, False
 
     def _fail(self, reason: Reason) -> None:
         self._failed, self._path, self._job = True, None, None

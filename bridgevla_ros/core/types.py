@@ -98,6 +98,10 @@ class JointState:
     gripper_velocity: float = 0.0
 
 
+CHECK = 255
+"""``PlanRequest.attempt`` that asks whether a step, which was carried out, is done."""
+
+
 @dataclass(frozen=True, eq=False)
 class PlanRequest:
     """One sub-goal that the task asks the planner for.
@@ -107,7 +111,7 @@ class PlanRequest:
         task_id, request_id: Ids; the plan carries the request's.
         instruction: The operator's words, whole.
         step: 0-based sub-goal of the instruction to plan.
-        attempt: 0 for the first try of this sub-goal, then 1, 2.
+        attempt: 0 for the first try of this sub-goal, then 1, 2; ``CHECK``: it was carried out, is it done?
         seed: For sampled backends.
     """
 
@@ -191,6 +195,7 @@ class WaypointPlan:
         code, message, candidates: Refusal.
         latency: Seconds from image to plan.
         color_stamp: Seconds, of the colour image that was looked at; NaN where none was.
+        joint_stamp: Seconds, of the joint state that told where the arm stood; NaN where none did.
         computed_at: Seconds, when planning began; NaN where unknown.
     """
 
@@ -218,6 +223,7 @@ class WaypointPlan:
     candidates: tuple[str, ...] = ()
     latency: float = 0.0
     color_stamp: float = float("nan")
+    joint_stamp: float = float("nan")
     computed_at: float = float("nan")
 
 
@@ -376,7 +382,7 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class ActionChunk:
-    """Commands of the expert for the next H control periods of the policy.
+    """Commands of the expert for the next H control periods; or a refusal (``code`` not NONE, H = 0).
 
     Step 0 is the state to have at ``stamp + dt``; E steps are executed before the next chunk must
     be there, the rest is overlap.
@@ -402,6 +408,7 @@ class ActionChunk:
         source: "expert", "ik" or "snap".
         progress_stamp: Seconds, of the progress used; NaN where unknown.
         computed_at: Seconds, when it was computed; NaN where unknown.
+        code, message, value, limit, unit: Refusal.
     """
 
     stamp: float
@@ -426,6 +433,11 @@ class ActionChunk:
     source: str
     progress_stamp: float = float("nan")
     computed_at: float = float("nan")
+    code: ErrorCode = ErrorCode.NONE
+    message: str = ""
+    value: float = float("nan")
+    limit: float = float("nan")
+    unit: str = ""
 
 
 @dataclass(frozen=True)

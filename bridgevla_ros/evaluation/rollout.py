@@ -24,6 +24,7 @@ from bridgevla_ros.core.task_machine import TaskMachine, TaskStatus
 from bridgevla_ros.core.trajectory import TrajectoryGenerator, next_contact
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
+    CHECK,
     Cloud,
     DepthQuality,
     Guidance,
@@ -34,6 +35,7 @@ from bridgevla_ros.core.types import (
     RgbdFrame,
     WaypointPlan,
 )
+from bridgevla_ros.expert.following import refusal
 from bridgevla_ros.expert.policy import ExpertObservation, ExpertPolicy
 from bridgevla_ros.perception.cropper import Cropper
 
@@ -131,6 +133,7 @@ class EpisodeTrace:
     Attributes:
         stages: (sim seconds, stage name, code name) at each change.
         plans: Plans and refusals, in order; ``guidances``: what was made of them.
+        verdicts: Answers whether a step is done, in order.
         tcp_path: (3,) metres, base frame, measured, at the camera rate.
         final: Last task status.
         sim_seconds, wall_seconds: Duration.
@@ -139,6 +142,7 @@ class EpisodeTrace:
     stages: list[tuple[float, str, str]] = field(default_factory=list)
     plans: list[WaypointPlan] = field(default_factory=list)
     guidances: list[Guidance] = field(default_factory=list)
+    verdicts: list[WaypointPlan] = field(default_factory=list)
     tcp_path: list[Array] = field(default_factory=list)
     final: TaskStatus | None = None
     sim_seconds: float = 0.0
@@ -267,6 +271,9 @@ class Graph:
         if request is not None and frame.stamp >= request.stamp:
             self._request = None
             plan = self.planner.plan(request, frame, T_base_camera, now=now, joints=joints)
+            if request.attempt == CHECK:
+                self._later(now + self.timing.planner_latency, lambda: self._on_verdict(plan))
+                return
             if self.plan_filter is not None and plan.code is ErrorCode.NONE:
                 plan = self.plan_filter(plan)
             self._later(now + self.timing.planner_latency, lambda: self._on_plan(plan))
@@ -296,6 +303,10 @@ class Graph:
         self.trace.guidances.append(guidance)
         self._later(now + self.timing.message_latency, lambda: self._on_guidance(guidance))
 
+    def _on_verdict(self, verdict: WaypointPlan) -> None:
+        self.trace.verdicts.append(verdict)
+        self.task.on_plan(verdict, self.world.now)
+
     def _on_guidance(self, guidance: Guidance) -> None:
         now = self.world.now
         self.task.on_guidance(guidance, now)
@@ -310,8 +321,8 @@ class Graph:
         observation = ExpertObservation(now, tuple(self._joints), self._cloud, self._guidance, self._progress)
         try:
             chunk = self.policy.chunk(observation, self.seed)
-        except BridgeError:
-            return  # as in the node: no chunk is published, and the streamer holds and names it
+        except BridgeError as error:
+            chunk = refusal(observation, self.seed, error)  # as in the node: the streamer holds and names it
         self._later(now + self.timing.policy_latency, lambda: self.streamer.on_chunk(chunk, self.world.now))
 
     def _command(self, now: float) -> None:

@@ -118,9 +118,52 @@ class ExpertPolicy(Protocol):
 
         Raises:
             BridgeError: SENSOR_LOST, STALE_IMAGE, EXPERT_DIVERGED, UNREACHABLE, BAD_INPUT or
-                MODEL_ERROR: publish nothing, the arm holds.
+                MODEL_ERROR; ``refusal`` makes of it what tells the streamer.
         """
         ...
+
+
+def refusal(
+    obs: ExpertObservation,
+    seed: int,
+    error: BridgeError,
+    *,
+    sequence: int = 0,
+    model_sha256: str = "",
+    source: str = "",
+) -> ActionChunk:
+    """What is put out in the place of a chunk: why there is none, and from what that was seen."""
+    clouds = () if obs.cloud is None else (obs.cloud.stamp,)
+    same = obs.progress.guidance_id == obs.guidance.guidance_id
+    return ActionChunk(
+        stamp=obs.joints[-1].stamp if obs.joints else obs.now,
+        guidance_id=obs.guidance.guidance_id,
+        task_id=obs.guidance.task_id,
+        sequence=sequence,
+        seed=seed,
+        dt=0.0,
+        execute_steps=0,
+        position=np.zeros((0, 3)),
+        quat=np.zeros((0, 4)),
+        joints=np.zeros((0, 7)),
+        joint_velocities=np.zeros((0, 7)),
+        gripper_width=np.zeros(0),
+        progress=np.zeros(0),
+        guidance_progress=float(np.clip(obs.progress.progress, 0.0, 1.0)) if same else 0.0,
+        cloud_stamps=clouds,
+        joint_stamps=tuple(j.stamp for j in obs.joints),
+        correction=float("nan"),
+        correction_sigma=float("nan"),
+        model_sha256=model_sha256,
+        source=source,
+        progress_stamp=obs.progress.stamp,
+        computed_at=obs.now,
+        code=error.code,
+        message=error.message,
+        value=error.value,
+        limit=error.limit,
+        unit=error.unit,
+    )
 
 
 class FollowPolicy:
@@ -231,6 +274,15 @@ class FollowPolicy:
             source=self.source,
             progress_stamp=obs.progress.stamp,
             computed_at=obs.now,
+        )
+
+    def refusal(self, obs: ExpertObservation, seed: int, error: BridgeError) -> ActionChunk:
+        """What to put out where ``chunk`` raised; its sequence is that of the next chunk."""
+        memory = self._memory
+        same = memory is not None and memory.guidance_id == obs.guidance.guidance_id
+        sequence = memory.sequence if memory is not None and same else 0
+        return refusal(
+            obs, seed, error, sequence=sequence, model_sha256=self.model_sha256, source=self.source
         )
 
     def _locked(self, scene: Scene) -> bool:

@@ -15,6 +15,7 @@ from sensor_msgs.msg import PointCloud2
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.types import ActionChunk
 from bridgevla_ros.expert.config import ExpertConfig
 from bridgevla_ros.expert.observer import ActionExpertNodeConfig, Idle, Observer
 from bridgevla_ros.expert.policy import make_policy
@@ -25,7 +26,7 @@ from bridgevla_ros.ros.spin import run_node
 
 
 class ActionExpertNode(ManagedNode):
-    """Publishes a chunk at each tick of ROS time; whatever is missing or wrong publishes none, by name."""
+    """Publishes a chunk at each tick of ROS time, or the name of what is missing or wrong."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__("action_expert", **options)
@@ -102,10 +103,9 @@ class ActionExpertNode(ManagedNode):
             values = {"value": error.value, "limit": error.limit, "unit": error.unit, "remedy": error.remedy}
             self._diagnostics.set(error.code, error.message, values)
             self.get_logger().warning(f"no chunk: {error}", throttle_duration_sec=1.0)
+            self._publish(self._policy.refusal(observation, self._config.seed, error))
             return
-        self._chunk.publish(
-            conversions.action_chunk_to_msg(chunk, self._arm.joint_names, self._settings.base_frame)
-        )
+        self._publish(chunk)
         if self._preview.get_subscription_count() > 0:
             self._preview.publish(
                 conversions.path_to_msg(chunk.stamp, self._settings.base_frame, chunk.position, chunk.quat)
@@ -123,6 +123,11 @@ class ActionExpertNode(ManagedNode):
                 "sequence": chunk.sequence,
             },
             level=WARN if blind else None,
+        )
+
+    def _publish(self, chunk: ActionChunk) -> None:
+        self._chunk.publish(
+            conversions.action_chunk_to_msg(chunk, self._arm.joint_names, self._settings.base_frame)
         )
 
 

@@ -73,7 +73,12 @@ class Job:
                 report(traceback.format_exc())
             failure = BridgeError(ErrorCode.MODEL_ERROR, f"{type(error).__name__}: {error}")
             plan = self.refusal(planner, failure)
-        return replace(plan, color_stamp=self.color_stamp, computed_at=self.now)
+        return self.naming(plan)
+
+    def naming(self, plan: WaypointPlan) -> WaypointPlan:
+        """The plan with the stamps of what it was made from."""
+        joint_stamp = float("nan") if self.joints is None else self.joints.stamp
+        return replace(plan, color_stamp=self.color_stamp, joint_stamp=joint_stamp, computed_at=self.now)
 
     def refusal(self, planner: Planner, error: BridgeError) -> WaypointPlan:
         """The answer where planning itself failed."""

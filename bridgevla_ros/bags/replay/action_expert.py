@@ -14,10 +14,10 @@ from bridgevla_ros.bags.replay.recording import Item, Recording
 from bridgevla_ros.bags.replay.remembering import RememberingReplay
 from bridgevla_ros.bags.replay.result import Answer, Missing, Skipped
 from bridgevla_ros.bags.replay.settings import Settings
-from bridgevla_ros.core.errors import BridgeError
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import ActionChunk
 from bridgevla_ros.expert.config import ExpertConfig
-from bridgevla_ros.expert.following import FollowPolicy
+from bridgevla_ros.expert.following import ExpertObservation, FollowPolicy
 from bridgevla_ros.expert.observer import ActionExpertNodeConfig, Idle, Observer
 from bridgevla_ros.expert.policy import make_policy
 from bridgevla_ros.ros import conversions
@@ -43,7 +43,7 @@ class ExpertReplay(RememberingReplay):
         return policy
 
     def answers(self) -> Iterator[Answer | Missing | Skipped]:
-        """Every chunk in the bag."""
+        """Every chunk in the bag, and every refusal in the place of one."""
         names = self._arm.joint_names
         chunks = self.recording.items("action_chunk")
         for found in self.due(chunks, lambda message: conversions.action_chunk_from_msg(message, names)):
@@ -64,23 +64,21 @@ class ExpertReplay(RememberingReplay):
         elif self._at != (expected.guidance_id, expected.sequence - 1):
             yield Skipped(self.node, "the chunks before it are not in the bag")
             return
-        self._at = (expected.guidance_id, expected.sequence)
+        # A refusal leaves no trace: the next chunk has its sequence and continues from the one before it.
+        refused = expected.code != ErrorCode.NONE
+        self._at = (expected.guidance_id, expected.sequence - refused)
         observer = Observer(self._settings)
         missing = self._fill(observer, expected, key)
         yield from missing
         if any(m.topic != "cloud" for m in missing):
-            self._at = ("", -1)
+            self._at = self._at if refused else ("", -1)
             return
         actual, refusal = None, ""
         observation = observer.observe(expected.computed_at)
         if isinstance(observation, Idle):
             refusal = observation.message
         else:
-            try:
-                seed = expected.seed if self._seed is None else self._seed
-                actual = self._policy.chunk(observation, seed)
-            except BridgeError as error:
-                refusal = str(error)
+            actual = self._chunk(observation, expected.seed if self._seed is None else self._seed, refused)
         made = again = None
         if actual is not None:
             names = self._arm.joint_names
@@ -89,6 +87,17 @@ class ExpertReplay(RememberingReplay):
         yield Answer(
             self.node, "action_chunk", item.index, expected.stamp, key, expected, again, made, refusal
         )
+
+    def _chunk(self, observation: ExpertObservation, seed: int, refused: bool) -> ActionChunk:
+        """What is put out now; where it was refused then, the memory stays as it was."""
+        before = self._policy.remembered() if refused else {}
+        try:
+            chunk = self._policy.chunk(observation, seed)
+        except BridgeError as error:
+            return self._policy.refusal(observation, seed, error)
+        if refused:
+            self._policy.recall(before)
+        return chunk
 
     def state(self) -> dict[str, Any]:
         """What the next chunk continues from; empty where it is not known."""

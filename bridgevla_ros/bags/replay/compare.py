@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.bags.replay.result import Answer, Difference
+from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     ActionChunk,
@@ -57,6 +58,7 @@ TOLERANCES: dict[str, tuple[float, float, str]] = {
     "chunk gripper width": (0.01, 1.0, "mm"),
     "chunk progress": (1e-5, 1e-3, ""),
     "chunk time": (0.001, 0.001, "ms"),
+    "refused value": (1e-5, 1e-3, ""),
     "command": (math.degrees(1e-5), math.degrees(1e-3), "deg"),
     "command speed": (math.degrees(1e-4), math.degrees(1e-2), "deg/s"),
     "command time": (0.01, 1.0, "ms"),
@@ -214,6 +216,9 @@ def _quality(a: DepthQuality, b: DepthQuality) -> Iterator[Gap]:
 
 
 def _chunk(a: ActionChunk, b: ActionChunk) -> Iterator[Gap]:
+    yield _words("code", a.code.name, b.code.name, a.message, b.message)
+    if a.code != ErrorCode.NONE and a.code == b.code:
+        yield _number("refused value", a.value, b.value)
     if a.position.shape != b.position.shape:
         yield _words("steps", str(len(a.position)), str(len(b.position)))
         return
@@ -304,6 +309,8 @@ def _words(quantity: str, a: str, b: str, more_a: str = "", more_b: str = "") ->
 
 
 def _number(quantity: str, a: float, b: float) -> Gap:
+    if a == b:
+        return Gap(quantity, 0.0)
     if math.isnan(a) or math.isnan(b):
         same = math.isnan(a) and math.isnan(b)
         return Gap(quantity, 0.0 if same else math.inf, "" if same else f"{a:g}", "" if same else f"{b:g}")

@@ -26,6 +26,11 @@ _THOUGHTS = frozenset(
 )
 """How far a plan had come when it was no longer wanted hangs on the moment."""
 
+_OLDER = (
+    "plans of this bag do not name the joint state that they used (an older message version): the newest one "
+    "before the image is taken"
+)
+
 
 class PlannerReplay:
     """Loads what the node would load, and answers recorded requests.
@@ -35,11 +40,12 @@ class PlannerReplay:
     """
 
     def __init__(self, recording: Recording, settings: Settings, seed: int | None) -> None:
-        self._recording, self._seed = recording, seed
+        self._recording, self._seed, self._notes = recording, seed, settings.notes
         self._settings, config = settings.configs(NODE, PlannerNodeConfig, PlannerConfig)
         self._config = config
         arm = settings.arm(config.robot)
         self._planner = settings.loaded(config, config.robot, lambda: Planner(config, arm=arm))
+        self._named = recording.bag.tells("bridgevla/msg/WaypointPlan", "joint_stamp")
         self.weights: dict[str, tuple[str, str]] = {}
 
     def answers(self) -> Iterator[Answer | Missing | Skipped]:
@@ -67,14 +73,13 @@ class PlannerReplay:
                 yield from self._unseen(item, plan, request, requests)
                 continue
             self.weights[plan.model] = (plan.model_sha256, self._planner.backend.sha256)
-            color, depth = colors.get(plan.color_stamp), depths.get(plan.stamp)
-            if color is None or depth is None:
-                topic = f"camera/{'color' if color is None else 'depth'}/image_raw"
-                stamp = plan.color_stamp if color is None else plan.stamp
-                yield Missing(NODE, plan.stamp, plan.request_id, topic, f"{stamp:.6f} s")
+            color, depth, arm = colors.get(plan.color_stamp), depths.get(plan.stamp), self._arm(plan)
+            lacks = self._lacks(plan, color, depth, arm)
+            if lacks is not None:
+                yield lacks
                 continue
             cancelled = plan.code == ErrorCode.CANCELLED and self._unwanted(item, request, requests)
-            actual = self._plan(item, plan, request, color, depth, cancelled=cancelled)
+            actual = self._plan(item, plan, request, color, depth, arm, cancelled=cancelled)
             yield self._answer(item, plan, actual, _THOUGHTS if cancelled else frozenset())
 
     def _unwanted(self, item: Item, request: PlanRequest, requests: dict[str, PlanRequest]) -> bool:
@@ -96,13 +101,14 @@ class PlannerReplay:
         request: PlanRequest,
         color: Any,
         depth: Any,
+        arm: Item | None,
         *,
         cancelled: bool,
     ) -> WaypointPlan:
         frames: FrameMatcher[Any, Any] = self._frames()
         frames.color.add(plan.color_stamp, color)
         frames.depth.add(plan.stamp, depth)
-        self._add_infos(frames, plan.stamp)
+        self._add_infos(frames, plan.stamp, arm)
         now = plan.computed_at
         try:
             job = frames.job(request, self._recording.lookup(item.received), now)
@@ -130,7 +136,7 @@ class PlannerReplay:
             for color_stamp, color in self._recording.fetch("camera/color/image_raw", near):
                 frames.color.add(color_stamp, color)
             frames.depth.add(stamp, depth)
-            self._add_infos(frames, stamp)
+            self._add_infos(frames, stamp, self._newest_arm(stamp))
         try:
             job = frames.job(request, self._recording.lookup_until(item.received), plan.computed_at)
         except BridgeError as error:
@@ -143,15 +149,39 @@ class PlannerReplay:
     def _frames(self) -> FrameMatcher[Any, Any]:
         return FrameMatcher(self._settings, self._config.base_frame, conversions.frame_from_msgs)
 
-    def _add_infos(self, frames: FrameMatcher[Any, Any], stamp: float) -> None:
+    def _add_infos(self, frames: FrameMatcher[Any, Any], stamp: float, arm: Item | None) -> None:
         """What belongs to an image of that stamp: camera_info, and where the arm was."""
         for info in self._recording.items("camera/color/camera_info"):
             if abs(info.stamp - stamp) <= self._settings.sync_tolerance:
                 frames.info.add(info.stamp, self._recording.message(info))
+        if arm is not None:
+            names = self._planner.arm.joint_names
+            frames.joints.add(conversions.joint_state_from_msg(self._recording.message(arm), names))
+
+    def _arm(self, plan: WaypointPlan) -> Item | None:
+        """The joint state that a plan names; where plans do not name one yet, the newest before the image."""
+        if not self._named:
+            if _OLDER not in self._notes:
+                self._notes.append(_OLDER)
+            return self._newest_arm(plan.stamp)
+        found = self._recording.at("joint_states", plan.joint_stamp)
+        return found[-1] if found else None
+
+    def _newest_arm(self, stamp: float) -> Item | None:
         arm = [item for item in self._recording.items("joint_states") if item.stamp <= stamp]
-        if arm:
-            message = self._recording.message(max(arm, key=lambda item: item.stamp))
-            frames.joints.add(conversions.joint_state_from_msg(message, self._planner.arm.joint_names))
+        return max(arm, key=lambda item: item.stamp) if arm else None
+
+    def _lacks(self, plan: WaypointPlan, color: Any, depth: Any, arm: Item | None) -> Missing | None:
+        """The first input that a plan names and the bag does not have."""
+        named = (
+            ("camera/color/image_raw", plan.color_stamp, color),
+            ("camera/depth/image_raw", plan.stamp, depth),
+            ("joint_states", plan.joint_stamp, arm),
+        )
+        for topic, stamp, found in named:
+            if found is None and not math.isnan(stamp):
+                return Missing(NODE, plan.stamp, plan.request_id, topic, f"{stamp:.6f} s")
+        return None
 
     def _requests(self) -> dict[str, PlanRequest]:
         found = {}

@@ -95,7 +95,7 @@ def _points_from_msg(
 def action_chunk_to_msg(
     chunk: ActionChunk, joint_names: Sequence[str], frame: str = "base_link"
 ) -> ActionChunkMsg:
-    """Joint and end-effector commands of the next H periods."""
+    """Joint and end-effector commands of the next H periods, or a refusal."""
     steps = len(chunk.joints)
     times = floats(chunk.dt * np.arange(1, steps + 1))
     return ActionChunkMsg(
@@ -120,20 +120,28 @@ def action_chunk_to_msg(
         correction_sigma=float(chunk.correction_sigma),
         model_sha256=chunk.model_sha256,
         source=chunk.source,
+        code=int(chunk.code),
+        message=chunk.message,
+        value=float(chunk.value),
+        limit=float(chunk.limit),
+        unit=chunk.unit,
     )
 
 
 def action_chunk_from_msg(msg: ActionChunkMsg, joint_names: Sequence[str]) -> ActionChunk:
-    """Chunk with its joints in the order of ``joint_names``.
+    """Chunk with its joints in the order of ``joint_names``; a refusal has none.
 
     Raises:
-        BridgeError: BAD_INPUT where a joint is missing or the lengths disagree.
+        BridgeError: BAD_INPUT where a joint is missing, the lengths disagree or a refusal has steps.
     """
-    _, joints, velocities = _points_from_msg(msg.joints, msg.joint_names, joint_names, "action chunk")
+    code = code_from_msg(msg.code)
+    names = joint_names if code != ErrorCode.NONE and not msg.joints else msg.joint_names
+    _, joints, velocities = _points_from_msg(msg.joints, names, joint_names, "action chunk")
     position, quat = poses_from_msg(msg.poses)
     lengths = {len(position), len(joints), len(msg.gripper), len(msg.progress)}
     finite = np.isfinite(position).all() and np.isfinite(quat).all()
-    if len(lengths) > 1 or not finite or not msg.dt > 0:
+    refuses = code != ErrorCode.NONE
+    if len(lengths) > 1 or not finite or (lengths != {0} if refuses else not msg.dt > 0):
         raise BridgeError(
             ErrorCode.BAD_INPUT,
             f"action chunk has {sorted(lengths)} steps, dt {msg.dt} s, finite poses {bool(finite)}",
@@ -161,6 +169,11 @@ def action_chunk_from_msg(msg: ActionChunkMsg, joint_names: Sequence[str]) -> Ac
         source=msg.source,
         progress_stamp=optional_stamp_from_msg(msg.progress_stamp),
         computed_at=optional_stamp_from_msg(msg.computed_at),
+        code=code,
+        message=msg.message,
+        value=msg.value,
+        limit=msg.limit,
+        unit=msg.unit,
     )
 
 

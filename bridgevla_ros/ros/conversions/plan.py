@@ -160,6 +160,7 @@ def waypoint_plan_to_msg(plan: WaypointPlan) -> WaypointPlanMsg:
         null_probability=float(plan.null_probability),
         latency=float(plan.latency),
         color_stamp=optional_stamp_to_msg(plan.color_stamp),
+        joint_stamp=optional_stamp_to_msg(plan.joint_stamp),
         computed_at=optional_stamp_to_msg(plan.computed_at),
     )
 
@@ -197,6 +198,7 @@ def waypoint_plan_from_msg(msg: WaypointPlanMsg) -> WaypointPlan:
         candidates=tuple(msg.candidates),
         latency=msg.latency,
         color_stamp=optional_stamp_from_msg(msg.color_stamp),
+        joint_stamp=optional_stamp_from_msg(msg.joint_stamp),
         computed_at=optional_stamp_from_msg(msg.computed_at),
     )
 
