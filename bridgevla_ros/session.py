@@ -28,7 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from bridgevla_ros import bringup
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.ros import conversions, qos
-from bridgevla_ros.ros.domain import free_domain
+from bridgevla_ros.ros.domain import free_domain, release_domain
 from bridgevla_ros.supervisor import Supervisor
 
 ENDED = (TaskStatus.DONE, TaskStatus.FAILED)
@@ -132,8 +132,8 @@ class Session:
         on_line: Callable[[str, str], None] | None = None,
         remappings: Mapping[str, tuple[tuple[str, str], ...]] | None = None,
     ) -> None:
-        self.domain = free_domain()
         graph = bringup.build(arguments)
+        self.domain = free_domain()
         extra = {"ROS_DOMAIN_ID": str(self.domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
         extra_names = remappings or {}
         self.graph = replace(
@@ -189,6 +189,8 @@ class Session:
             self._executor.shutdown(timeout_sec=1.0)
             self.node.destroy_node()
             rclpy.shutdown(context=self._context)
+            self._context.destroy()
+        release_domain(self.domain)
         self.logs.close()
 
     def _listen(self) -> None:

@@ -22,6 +22,7 @@ from types import FrameType, TracebackType
 
 from bridgevla_ros import bringup
 from bridgevla_ros.bringup import Graph, NodeSpec
+from bridgevla_ros.ros.shared_memory import remove_stale_segments
 
 Sink = Callable[[str, str], None]
 
@@ -172,6 +173,7 @@ class Supervisor:
             self._end_all()
 
     def _start(self, child: Child) -> None:
+        remove_stale_segments()
         child.due = None
         child.starts += 1
         child.began = time.monotonic()
@@ -184,7 +186,7 @@ class Supervisor:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_prepare,
+                preexec_fn=die_with_parent,
             )
         except OSError as error:
             self.sink(child.node.name, f"cannot be started: {error}")
@@ -300,8 +302,8 @@ def _signal_group(child: Child, number: signal.Signals) -> None:
         return
 
 
-def _prepare() -> None:
-    """Runs in the child before the program: it hears Ctrl-C, and dies when its parent is gone.
+def die_with_parent() -> None:
+    """Runs in a child before its program: it hears Ctrl-C, and dies when its parent is gone.
 
     A shell starts background jobs with SIGINT ignored, and a child would inherit that.
     """

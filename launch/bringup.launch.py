@@ -9,6 +9,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from bridgevla_ros import bringup
+from bridgevla_ros.ros.shared_memory import remove_stale_segments
 
 
 def start(context: LaunchContext) -> list[Node]:
@@ -19,6 +20,7 @@ def start(context: LaunchContext) -> list[Node]:
         said = [word for word in sys.argv if ":=" in word and not word.startswith("-")]
         given |= bringup.parse_arguments(said)
     graph = bringup.build(given)
+    remove_stale_segments()
     return [
         Node(
             package=bringup.PACKAGE,

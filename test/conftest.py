@@ -1,7 +1,9 @@
-"""Every test process speaks on a ROS domain of its own, on this machine only."""
+"""Every test file speaks on a ROS domain of its own, on this machine only, and leaves it silent."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -12,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from bridgevla_ros.ros.domain import free_domain
+from bridgevla_ros.ros.domain import free_domain, in_use, release_domain
+from bridgevla_ros.ros.shared_memory import remove_stale_segments
+from bridgevla_ros.supervisor import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 
-
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-os.environ["ROS_DOMAIN_ID"] = str(free_domain(int(_WORKER.removeprefix("gw")), parts=16))
+os.environ["ROS_DOMAIN_ID"] = str(free_domain())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.pop("ROS_LOCALHOST_ONLY", None)
 os.environ.setdefault("MUJOCO_GL", "osmesa")
@@ -32,13 +34,50 @@ if _PROFILE.exists():
 
 @pytest.fixture(scope="module")
 def ros() -> Iterator[None]:
-    """rclpy, up for one test file."""
-    import rclpy
-    from rclpy.signals import SignalHandlerOptions
+    """rclpy, up for one test file, on a domain of its own.
 
+    What a file leaves on its domain would meet later tests: a service that exists and that nobody serves
+    swallows the requests that are sent to its name. Therefore the domain must be silent in the end.
+    """
+    import rclpy
+    from rclpy.node import Node
+    from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import get_default_context
+
+    before, domain = os.environ["ROS_DOMAIN_ID"], free_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(domain)
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    context = get_default_context()
     yield
+    known = [thing for thing in gc.get_objects() if issubclass(type(thing), Node)]
+    names = [n.get_name() for n in known if n.context is context and lives(n)]
+    del known
     rclpy.shutdown()
+    context.destroy()
+    gc.collect()  # a managed node lets go of the context only when it is collected
+    os.environ["ROS_DOMAIN_ID"] = before
+    end = time.monotonic() + 5.0
+    while in_use(domain) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not names, f"nodes that a test of this file did not destroy: {', '.join(names)}"
+    assert not in_use(domain), f"a process, or a context, of this file still speaks on domain {domain}"
+    release_domain(domain)
+
+
+def lives(node: object) -> bool:
+    """Whether a node was not destroyed."""
+    from rclpy.exceptions import InvalidHandle
+
+    try:
+        with node.handle:  # type: ignore[attr-defined]
+            return True
+    except InvalidHandle:
+        return False
+
+
+def pytest_sessionfinish() -> None:
+    """Segments of the processes that tests killed."""
+    remove_stale_segments()
 
 
 @pytest.fixture
@@ -65,6 +104,7 @@ class Processes:
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             start_new_session=True,
+            preexec_fn=die_with_parent,
             cwd=ROOT,
         )
         if output:
@@ -89,6 +129,8 @@ class Processes:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(5.0)
+            with contextlib.suppress(ProcessLookupError):  # what it had started itself
+                os.killpg(process.pid, signal.SIGKILL)
         self.running.clear()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,13 @@ class Cell:
         self.managed.destroy_node()
         self.managed = None
 
+    def end(self) -> None:
+        if self.managed is not None:
+            self.end_planner()
+        self.action.destroy()
+        self.executor.remove_node(self.node)
+        self.executor.shutdown(1.0)
+
     def _report(self) -> None:
         stamp = float(self.node.get_clock().now().nanoseconds) * 1e-9
         p = self.said
@@ -123,7 +130,7 @@ class Cell:
 
 
 @pytest.fixture
-def cell(node: Node, processes: Any) -> Cell:
+def cell(node: Node, processes: Any) -> Iterator[Cell]:
     processes.node("task", "-p", "managed_nodes:=[planner]", "-p", "recovery_timeout:=20.0")
     made = Cell(node)
     assert made.instruct.wait_for_service(20.0)
@@ -132,7 +139,8 @@ def cell(node: Node, processes: Any) -> Cell:
     assert active, "the task configures and activates the planner"
     # The manager polls four times a second: let it see that.
     made.spin(lambda: False, 0.8)
-    return made
+    yield made
+    made.end()
 
 
 def test_instructions_to_their_end(cell: Cell) -> None:

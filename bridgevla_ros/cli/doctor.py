@@ -190,6 +190,7 @@ def _rendering() -> Iterator[Finding]:
 
 def _transport() -> Iterator[Finding]:
     from bridgevla_ros.core import resources
+    from bridgevla_ros.ros.shared_memory import stale_segments
 
     profile = os.environ.get("FASTDDS_DEFAULT_PROFILES_FILE") or os.environ.get(
         "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -204,6 +205,10 @@ def _transport() -> Iterator[Finding]:
     if not shm.is_dir():
         yield Finding(BAD, "shared memory", "/dev/shm is not there", "mount it; containers: --ipc=host")
         return
+    left = sum(path.stat().st_blocks * 512 for path in stale_segments(shm))
+    if left > 0.25 * GIGABYTE:
+        says = f"{left / GIGABYTE:.1f} GB of memory are held by killed processes"
+        yield Finding(WARN, "shared memory", says, "nothing: `bridgevla up` frees it when it starts")
     free = shutil.disk_usage(shm).free
     if free < 0.25 * GIGABYTE:
         remedy = "each node maps 64 MB; containers: --shm-size=1g, one /dev/shm for all nodes (--ipc=host)"

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
-import time
+from pathlib import Path
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
+DOMAINS = range(1, 101)
+"""Ids to choose from: their ports lie below those that Linux gives out by itself."""
+_FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
+_claims: dict[int, socket.socket] = {}
 
-def free_domain(part: int = 0, parts: int = 1) -> int:
-    """A ROS domain id that nobody on this machine uses.
 
-    DDS opens UDP port 7400 + 250 * id + 10 and, for each further process, the next odd ones.
+def free_domain() -> int:
+    """A ROS domain id that nobody on this machine uses, and nobody else gets from here while we hold it.
 
-    Args:
-        part, parts: Only ids that leave ``part`` when divided by ``parts``: processes that choose at the
-            same time, each with a part of its own, cannot choose the same.
+    It is held until ``release_domain`` or the end of this process, by a name in the kernel (an abstract
+    Unix socket): processes that choose at the same time choose different ones, and a process that is killed
+    leaves nothing behind.
+
+    Raises:
+        BridgeError: BUSY where every one is taken.
     """
-    order = [domain for domain in range(1, 101) if domain % parts == part % parts]
-    random.Random(os.getpid() ^ time.monotonic_ns()).shuffle(order)
+    order = list(DOMAINS)
+    random.SystemRandom().shuffle(order)
     for domain in order:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7400 + 250 * domain + 10))
-            except OSError:
-                continue
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0bridgevla/domain/{domain}")
+        except OSError:
+            claim.close()
+            continue
+        if in_use(domain):
+            claim.close()
+            continue
+        _claims[domain] = claim
         return domain
     raise BridgeError(ErrorCode.BUSY, "no free ROS domain", remedy="end other ROS programs of this machine")
+
+
+def release_domain(domain: int) -> None:
+    """Let others have a domain again; nothing happens for one that is not held."""
+    claim = _claims.pop(domain, None)
+    if claim is not None:
+        claim.close()
+
+
+def in_use(domain: int) -> bool:
+    """Whether some process of this machine speaks on a domain: one of its UDP ports is bound.
+
+    DDS opens ports 7400 + 250 * id + 10 and on, two for each participant.
+    """
+    first = _FIRST_PORT + _PORTS_PER_DOMAIN * domain
+    return any(first <= port < first + _PORTS_PER_DOMAIN for port in _bound_ports())
+
+
+def _bound_ports() -> set[int]:
+    """UDP ports that are bound in this network namespace."""
+    ports = set()
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        if Path(table).exists():
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                ports.add(int(line.split()[1].rpartition(":")[2], 16))
+    return ports
