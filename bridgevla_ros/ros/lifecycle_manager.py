@@ -37,12 +37,16 @@ class _Managed:
     deadline: float = 0.0
     not_before: float = 0.0
     doing: str = field(default="")
+    starts: frozenset[bytes] = frozenset()
+    """Who published transitions under this name when the call was made: one each time the node started."""
 
 
 class LifecycleManager:
     """Polls nodes four times a second of wall time and moves them to active, once all are configured.
 
-    Nothing here blocks: a call that is not answered in time is dropped and made again.
+    Nothing here blocks: a call that is not answered in time is dropped and made again. So is a call to a
+    node that was started again meanwhile: discovery keeps one that was killed for 20 s, and its answer never
+    comes.
 
     Args:
         node: Owns clients and timer.
@@ -80,6 +84,10 @@ class LifecycleManager:
         if m.call is not None:
             if m.call.done():
                 self._take(m, now)
+            elif self._starts(m) - m.starts:
+                self._node.get_logger().warning(f"{m.name} was started again during {m.doing}")
+                m.active = m.configured = False
+                self._drop(m)
             elif now > m.deadline:
                 self._node.get_logger().warning(f"{m.name} does not answer {m.doing}")
                 m.active = False
@@ -114,7 +122,12 @@ class LifecycleManager:
                 self._call(m, m.change_state, request, name, now + _CHANGE_TIMEOUT)
 
     def _call(self, m: _Managed, client: Client, request: object, doing: str, deadline: float) -> None:
+        m.starts = self._starts(m)
         m.call, m.called, m.doing, m.deadline = client.call_async(request), client, doing, deadline
+
+    def _starts(self, m: _Managed) -> frozenset[bytes]:
+        found = self._node.get_publishers_info_by_topic(f"{m.name}/transition_event")
+        return frozenset(bytes(endpoint.endpoint_gid) for endpoint in found)
 
     def _drop(self, m: _Managed) -> None:
         if m.call is not None and m.called is not None:
