@@ -32,12 +32,14 @@ class Anchors:
         destination: Where to put it; None when the instruction names no place.
         null_probability: 0..1, the surer of the two that a named thing is not there.
         remaining: How many things fitted the words of the source, itself among them; 1 where it is not known.
+        reference: What the destination is told by, where it is a free spot beside something; else None.
     """
 
     source: Anchor
     destination: Anchor | None
     null_probability: float = 0.0
     remaining: int = 1
+    reference: Anchor | None = None
 
 
 @dataclass(frozen=True, eq=False)

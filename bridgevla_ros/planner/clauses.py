@@ -7,34 +7,26 @@ frame vocabulary lacks, or that would change the meaning ("not", "unless", "inst
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.planner import frame_words
 from bridgevla_ros.planner.lexer import Token, tokens_of
-from bridgevla_ros.planner.phrases import NounPhrase, Relation, not_understood, noun_phrase, with_tail
+from bridgevla_ros.planner.parts import Part, copula, parts_of, words_of
+from bridgevla_ros.planner.phrases import ALL, NounPhrase, Relation, not_understood, with_tail
 from bridgevla_ros.planner.relation_words import (
+    ADVERBS,
     EXCEPT,
     HELD,
     INTO,
     LISTS,
-    NOTHING_SAID,
-    OBSERVERS,
-    OF_TABLE,
+    NO_PLACES,
     OUT_OF,
-    PLACES,
-    POSTURE,
-    RANKED_FROM,
+    PLACEABLE,
     RELATIONS,
     SAYS_WHERE,
 )
 from bridgevla_ros.planner.vocabulary import THING_ANY
-
-_COPULA = re.compile(
-    r"(?:that|which) (?P<neg>is not|isn't|are not|aren't)"
-    r"|(?:that|which) (?:is|are|stands?|lies?|sits?)|that's"
-)
 
 
 @dataclass(frozen=True)
@@ -48,6 +40,7 @@ class Clause:
         spans: Character range of each thing in ``plain``.
         groups: Index of the list that each thing belongs to.
         told: Grammar alone says that the first thing goes to the second: "X ..., it ... in Y".
+        goal: How the first goes to the second: of ``PLACEABLE``; empty: in or on it.
     """
 
     text: str
@@ -56,6 +49,7 @@ class Clause:
     spans: tuple[tuple[int, int], ...]
     groups: tuple[int, ...]
     told: bool = False
+    goal: str = ""
 
     @property
     def simple(self) -> bool:
@@ -79,154 +73,6 @@ def read(text: str) -> Clause:
     return _plain(text, parts, tokens)
 
 
-@dataclass
-class Part:
-    """A noun phrase with the tokens that stand before it, since the one before; indices of tokens."""
-
-    phrase: NounPhrase
-    first: int
-    after: int
-    before: tuple[int, int]
-    group: int = -1
-
-
-def parts_of(tokens: tuple[Token, ...]) -> list[Part]:
-    """Noun phrases from left to right, each with the places that are said of it."""
-    parts: list[Part] = []
-    at = before = 0
-    while at < len(tokens):
-        found = noun_phrase(tokens, at)
-        if found is None:
-            at += 1
-            continue
-        phrase, after = found
-        phrase, after = _places(phrase, tokens, after)
-        parts.append(Part(phrase, at, after, (before, at)))
-        at = before = after
-    return parts
-
-
-def _places(phrase: NounPhrase, tokens: tuple[Token, ...], at: int) -> tuple[NounPhrase, int]:
-    """Tails without another thing: "on the left", "in the corner", "nearest to you", "from the left"."""
-    while at < len(tokens):
-        after = _nothing_said(tokens, at)
-        if after:
-            at = after  # kept in the plain words: the language part knows these
-            phrase = replace(phrase, end=tokens[at - 1].end)
-            continue
-        begin = _copula(tokens, at)[1]
-        place = _place(tokens, begin)
-        if place is not None:
-            kind, at = place
-            phrase = with_tail(phrase, tokens[at - 1].end, relations=(*phrase.relations, Relation(kind)))
-            continue
-        ranked = _ranked(phrase, tokens, begin)
-        if ranked is None:
-            return phrase, at
-        phrase, at = ranked
-    return phrase, at
-
-
-def _nothing_said(tokens: tuple[Token, ...], at: int) -> int:
-    for said in sorted(NOTHING_SAID, key=len, reverse=True):
-        end = at + len(said.split())
-        if _words(tokens, at, end) == tuple(said.split()) and not _marked(tokens, at, end):
-            follows = tokens[end].word if end < len(tokens) else ""
-            if follows not in ("of", "to") and (said not in ("there", "here") or follows != "is"):
-                return end
-    return 0
-
-
-def _place(tokens: tuple[Token, ...], at: int) -> tuple[str, int] | None:
-    """A place of the scene and the token after it; corners with their side."""
-    corner = _corner(tokens, at)
-    if corner is not None:
-        return corner
-    for words in sorted(PLACES, key=len, reverse=True):
-        end = at + len(words)
-        if _words(tokens, at, end) != words or _marked(tokens, at, end):
-            continue
-        if _words(tokens, end, end + 3) == OF_TABLE:
-            return PLACES[words], end + 3
-        if end < len(tokens) and tokens[end].word in ("of", "side", "corner"):
-            continue
-        return PLACES[words], end
-    return None
-
-
-def _corner(tokens: tuple[Token, ...], at: int) -> tuple[str, int] | None:
-    said = _words(tokens, at, at + 6)
-    if said[:2] in (("in", "the"), ("at", "the")) and "corner" in said:
-        end = at + said.index("corner") + 1
-        sides = said[2 : said.index("corner")]
-        known = {"left": "left", "right": "right", "back": "back", "rear": "back", "far": "back",
-                 "front": "front", "near": "front"}  # fmt: skip
-        if all(side in known for side in sides) and not _marked(tokens, at, end):
-            if _words(tokens, end, end + 3) == OF_TABLE:
-                end += 3
-            return "at_corner " + " ".join(sorted({known[s] for s in sides})), end
-    return None
-
-
-def _ranked(phrase: NounPhrase, tokens: tuple[Token, ...], at: int) -> tuple[NounPhrase, int] | None:
-    """ "nearest to you", "farthest from the camera", "(second) from the left"."""
-    if phrase.ordinal > 1 or phrase.rank == "?":
-        said = _words(tokens, at, at + 3)
-        if said[:2] == ("from", "the") and len(said) == 3 and said[2] in RANKED_FROM:
-            rank = RANKED_FROM[said[2]]
-            return with_tail(phrase, tokens[at + 2].end, rank=rank), at + 3
-        return None
-    for words, kind in sorted(RELATIONS.items(), key=lambda item: -len(item[0])):
-        end = at + len(words)
-        if kind not in ("nearest", "farthest", "behind", "front") or _words(tokens, at, end) != words:
-            continue
-        for observer, names in OBSERVERS.items():
-            for name in sorted(names, key=len, reverse=True):
-                stop = end + len(name.split())
-                if _words(tokens, end, stop) == tuple(name.split()) and kind in ("nearest", "farthest"):
-                    relation = Relation(kind, (observer,))
-                    relations = (*phrase.relations, relation)
-                    if phrase.rank in ("nearest", "farthest"):
-                        phrase = replace(phrase, rank="")
-                    return with_tail(phrase, tokens[stop - 1].end, relations=relations), stop
-    for observer, names in OBSERVERS.items():  # "the nearest block to the robot"
-        for name in names:
-            stop = at + 1 + len(name.split())
-            if phrase.rank in ("nearest", "farthest") and _words(tokens, at, stop) in (
-                ("to", *name.split()), ("from", *name.split()),
-            ):  # fmt: skip
-                relation = Relation(phrase.rank, (observer,))
-                return with_tail(
-                    phrase, tokens[stop - 1].end, rank="", relations=(*phrase.relations, relation)
-                ), stop
-    return None
-
-
-def _words(tokens: tuple[Token, ...], start: int, end: int) -> tuple[str, ...]:
-    return tuple(t.word for t in tokens[start : min(end, len(tokens))])
-
-
-def _marked(tokens: tuple[Token, ...], start: int, end: int) -> bool:
-    """Whether a full stop, colon or the like stands inside or before these tokens."""
-    return any(t.gap.strip(" ,()-'\"") for t in tokens[start:end])
-
-
-def _copula(tokens: tuple[Token, ...], at: int) -> tuple[bool, int]:
-    """ "that is (not) standing": whether negated, and the token after it; unchanged where none is there."""
-    negated = False
-    for length in (3, 2, 1):
-        said = " ".join(_words(tokens, at, at + length))
-        found = _COPULA.fullmatch(said)
-        if found and len(said.split()) == length:
-            negated, at = bool(found["neg"]), at + length
-            break
-    while at < len(tokens) and tokens[at].word in POSTURE and not _marked(tokens, at, at + 1):
-        if tokens[at].word == "right" and _words(tokens, at, at + 2) == ("right", "of"):
-            break
-        at += 1
-    return negated, at
-
-
 def _attach(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
     """Make relations and exclusions of what stands between two things; number the lists."""
     out: list[Part] = []
@@ -239,6 +85,11 @@ def _attach(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
             i += 1
             continue
         owner = out[-1]
+        used = _told_beside(out, parts, i, tokens)
+        if used:
+            out += parts[i : i + used]
+            i += used
+            continue
         used = _relate(owner, parts, i, tokens)
         if used:
             i += used
@@ -249,15 +100,63 @@ def _attach(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
     return _contained(_without_names(out, tokens), tokens)
 
 
+def _told_beside(out: list[Part], parts: list[Part], i: int, tokens: tuple[Token, ...]) -> int:
+    """Read "put A next to B": B tells where A goes. Returns how many parts that took, 0 where it is not said.
+
+    "put A next to B in C" and "take A next to B" tell which A is meant instead.
+    """
+    part = parts[i]
+    kind, begin = _leading(tokens, part.before)
+    if not kind or any(p.group != 0 for p in out):
+        return 0
+    prefix = words_of(tokens, part.before[0], begin)
+    taken = 2 if kind == "between" and not (part.phrase.plural or part.phrase.count == 2) else 1
+    told = frame_words.acts(prefix)
+    if not told:
+        verbs = words_of(tokens, *out[0].before)
+        place = _place_follows(parts[min(i + taken, len(parts)) - 1 :], tokens)
+        told = set(prefix) <= ADVERBS and frame_words.wants_place(verbs) and not place
+    if not told:
+        return 0
+    if taken == 2 and (i + 1 >= len(parts) or words_of(tokens, *parts[i + 1].before) != ("and",)):
+        raise not_understood("between", "it needs two things")
+    if any(p.phrase.count == ALL or (p.phrase.count != 1 and not p.phrase.one_of) for p in out):
+        raise not_understood(reference_words(part.phrase, tokens), "one thing at a time goes next to another")
+    for reference in parts[i : i + taken]:
+        reference.group, reference.goal = out[-1].group + 1, kind
+        if kind != "between" and (reference.phrase.count != 1 or reference.phrase.plural):
+            raise not_understood(reference_words(reference.phrase, tokens), "a relation needs one thing")
+    part.before = (part.before[0], begin)
+    if taken == 2:
+        parts[i + 1].before = (parts[i + 1].first, parts[i + 1].first)
+    return taken
+
+
+def _leading(tokens: tuple[Token, ...], span: tuple[int, int]) -> tuple[str, int]:
+    """The relation that the last words of a stretch say, and its first token; empty where they say none."""
+    for begin in range(*span):
+        kind = RELATIONS.get(words_of(tokens, begin, span[1]), "")
+        if kind in PLACEABLE:
+            return kind, begin
+    return "", span[1]
+
+
+def _place_follows(parts: list[Part], tokens: tuple[Token, ...]) -> bool:
+    """Whether the things from here on, or a pronoun behind them, tell of a place: "in C", "into it"."""
+    said = words_of(tokens, parts[-1].after, len(tokens))
+    joined = any(words_of(tokens, *p.before) not in RELATIONS for p in parts[1:])
+    return joined or any((word,) in INTO for word in said)
+
+
 def _listed(parts: list[Part], i: int, tokens: tuple[Token, ...]) -> bool:
     """Whether part i goes on with a list: "A and B", "A, B and C", but not "on P, O goes"."""
-    words = _words(tokens, *parts[i].before)
+    words = words_of(tokens, *parts[i].before)
     if words in LISTS and words:
-        following = _words(tokens, parts[i].after, len(tokens))
+        following = words_of(tokens, parts[i].after, len(tokens))
         return len(parts) > 2 or not SAYS_WHERE & set(following)
     if words or tokens[parts[i].first].gap.strip() != "," or i + 1 >= len(parts):
         return False
-    return _words(tokens, *parts[i + 1].before) in LISTS or _listed(parts, i + 1, tokens)
+    return words_of(tokens, *parts[i + 1].before) in LISTS or _listed(parts, i + 1, tokens)
 
 
 def _without_names(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
@@ -282,14 +181,14 @@ def _relate(owner: Part, parts: list[Part], i: int, tokens: tuple[Token, ...]) -
     """Attach part i (and more) to what stands before it; returns how many parts that took."""
     part = parts[i]
     start, end = part.before
-    negated, begin = _copula(tokens, start)
-    words = _words(tokens, begin, end)
+    negated, begin = copula(tokens, start)
+    words = words_of(tokens, begin, end)
     if not negated and (words in EXCEPT or (words == ("but",) and not owner.phrase.definite)):
         without = _exclusion(owner.phrase, part.phrase)
         _extend(owner, part, without=(*owner.phrase.without, without))
         return 1
     kind = RELATIONS.get(words)
-    if kind is None and _words(tokens, start, start + 1)[:1] in (("that",), ("which",), ("that's",)):
+    if kind is None and words_of(tokens, start, start + 1)[:1] in (("that",), ("which",), ("that's",)):
         kind = "in" if words in HELD and begin > start else None  # "that is (not) in"
         if kind is None and words == () and negated:  # "that is not the red one"
             _extend(owner, part, without=(*owner.phrase.without, _exclusion(owner.phrase, part.phrase)))
@@ -304,7 +203,7 @@ def _relate(owner: Part, parts: list[Part], i: int, tokens: tuple[Token, ...]) -
     references: tuple[NounPhrase, ...] = (part.phrase,)
     if kind == "between" and not (part.phrase.plural or part.phrase.count == 2):
         following = parts[i + 1] if i + 1 < len(parts) else None
-        if following is None or _words(tokens, *following.before) != ("and",):
+        if following is None or words_of(tokens, *following.before) != ("and",):
             raise not_understood("between", "it needs two things")
         taken, references = 2, (part.phrase, following.phrase)
         part = following
@@ -350,7 +249,7 @@ def _contained(parts: list[Part], tokens: tuple[Token, ...]) -> list[Part]:
     i = 1
     while i < len(parts):
         groups = len({p.group for p in parts})
-        words = _words(tokens, _copula(tokens, parts[i].before[0])[1], parts[i].before[1])
+        words = words_of(tokens, copula(tokens, parts[i].before[0])[1], parts[i].before[1])
         lifted = len(parts) == 2 and frame_words.only_takes(_frame_of(parts, tokens))
         more = groups > 2 or lifted
         if more and words in HELD and parts[i].group != parts[i - 1].group and i < len(parts) - (not lifted):
@@ -390,20 +289,26 @@ def _check_frame(parts: list[Part], tokens: tuple[Token, ...]) -> None:
     """Refuse words around the things that are not known, or that would change what is meant."""
     if not parts:
         return  # nothing named: the language part says so
-    bounds = [(parts[0].first, parts[0].after)] + [(p.first, p.after) for p in parts[1:]]
-    stretches, at = [], 0
-    for first, after in bounds:
-        stretches.append((at, first))
-        at = after
-    stretches.append((at, len(tokens)))
-    for start, end in stretches:
-        said = [t.word for t in tokens[start:end]]
-        wrong = frame_words.refused(said, before_thing=end < len(tokens))
-        if wrong:
-            raise not_understood(wrong)
+    at = 0
+    for part in parts:
+        _check_stretch(tokens, at, part.before[1] if part.goal else part.first, before_thing=True)
+        at = part.after
+    _check_stretch(tokens, at, len(tokens), before_thing=False)
     for part in parts:
         if part.phrase.rank == "?":
             raise not_understood(reference_words(part.phrase, tokens), "say from where it is counted")
+
+
+def _check_stretch(tokens: tuple[Token, ...], start: int, end: int, *, before_thing: bool) -> None:
+    """Refuse words between two things, or around them."""
+    said = words_of(tokens, start, end)
+    wrong = frame_words.refused(list(said), before_thing=before_thing)
+    if wrong:
+        raise not_understood(wrong)
+    tails = [said[k:] for k in range(len(said))] if before_thing else []
+    nowhere = [t for t in tails if t in NO_PLACES or t in RELATIONS]
+    if nowhere:
+        raise not_understood(" ".join(nowhere[0]), "it does not say of what, or where to let go")
 
 
 def _plain(text: str, parts: list[Part], tokens: tuple[Token, ...]) -> Clause:
@@ -415,7 +320,8 @@ def _plain(text: str, parts: list[Part], tokens: tuple[Token, ...]) -> Clause:
         end = tokens[part.after - 1].end
         again = part.group in group_at
         if not again:
-            out += text[at:start]
+            until = tokens[part.before[1]].start if part.goal else start
+            out += text[at:until] + ("in " if part.goal else "")
             said = text[start:end] if part.phrase.simple else part.phrase.words
             group_at[part.group] = (len(out), len(out) + len(said))
             out += said
@@ -428,6 +334,7 @@ def _plain(text: str, parts: list[Part], tokens: tuple[Token, ...]) -> Clause:
         tuple(spans),
         tuple(p.group for p in parts),
         _told(parts, tokens),
+        next((p.goal for p in parts if p.goal), ""),
     )
 
 
@@ -436,6 +343,8 @@ def _told(parts: list[Part], tokens: tuple[Token, ...]) -> bool:
     heads = [p for i, p in enumerate(parts) if p.group not in {q.group for q in parts[:i]}]
     if len(heads) != 2:
         return False
-    words = _words(tokens, *heads[1].before)
+    if heads[1].goal:
+        return True
+    words = words_of(tokens, *heads[1].before)
     said = words[words.index("it") :] if "it" in words else ()
     return said[-1:] in INTO or said[-2:] == ("be", "with")

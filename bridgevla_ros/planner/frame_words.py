@@ -138,16 +138,29 @@ def refused(words: list[str], *, before_thing: bool) -> str:
     return ""
 
 
+def acts(words: tuple[str, ...]) -> bool:
+    """Whether a stretch of words says what to do with a thing that was named before, as "and put it"."""
+    return bool(set(words) & (PUT | MOVES)) and bool(set(words) & {"it", "that", "this", "them"})
+
+
 def only_takes(words: tuple[str, ...]) -> bool:
     """Whether a clause only takes something up: "get the ball in the box" may mean to put it there."""
     said = set(words)
     return bool(said & _LIFT) and not said & (PUT | CARRY - {"let", "go"})
 
 
+MOVES = _words(
+    "move bring carry transfer slide push shift drag shove relocate transport leave shuttle haul cart"
+)
+"""Verbs beside ``PUT`` that are not content without a place."""
+
+
 def wants_place(words: tuple[str, ...]) -> bool:
     """Whether the first verb of a clause needs a place."""
-    for word in words:
-        if word in PUT or word in ("move", "bring", "carry", "transfer"):
+    for before, word in zip(("", *words), words, strict=False):
+        if word in ("place", "rest") and before in ("the", "a", "its", "new"):
+            continue  # "the place for ..."
+        if word in PUT or word in MOVES:
             return True
         if word in TAKE or word in CARRY or word in _OTHER_FORMS:
             return False

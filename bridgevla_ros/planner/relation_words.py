@@ -31,6 +31,20 @@ RELATIONS: dict[tuple[str, ...], str] = {
     **{("on", "the", side, "side", "of"): kind for side, kind in SIDES.items()},
     **{("at", "the", side, "of"): kind for side, kind in SIDES.items()},
 }  # fmt: skip
+PLACEABLE = frozenset({"left", "right", "behind", "front", "beside", "between"})
+"""Relations that can tell where on the table a thing goes."""
+
+NO_PLACES = frozenset(
+    {
+        ("under",), ("below",), ("beneath",), ("underneath",), ("around",), ("along",), ("across",),
+        ("through",), ("past",), ("against",), ("away", "from"), ("nearer", "to"), ("closer", "to"),
+    }
+)  # fmt: skip
+"""Words before a thing that tell of no place where another can be let go."""
+
+ADVERBS = frozenset({"right", "down", "back", "directly", "somewhere", "just", "over", "up", "straight"})
+"""May stand between a thing and the words that tell where it goes."""
+
 POSTURE = frozenset(
     {"standing", "lying", "sitting", "placed", "located", "resting", "already", "yet", "currently", "right"}
 )

@@ -46,12 +46,17 @@ class Choice:
     Attributes:
         candidate: It.
         null: Probability that nothing of the kind is there.
-        remaining: How many things fitted the words, itself among them.
+        others: What fitted the words as well.
     """
 
     candidate: Candidate
     null: float
-    remaining: int
+    others: tuple[Candidate, ...]
+
+    @property
+    def remaining(self) -> int:
+        """How many things fitted the words, itself among them."""
+        return 1 + len(self.others)
 
 
 class Resolver:
@@ -110,7 +115,7 @@ class Resolver:
             )
         fitting = self._fitting(phrase, list(found.candidates), words)
         self._count(phrase, fitting, words)
-        return Choice(fitting[0], found.null, len(fitting))
+        return Choice(fitting[0], found.null, tuple(fitting[1:]))
 
     def _fitting(self, phrase: NounPhrase, among: list[Candidate], words: str) -> list[Candidate]:
         """Those that are what the words say, one after the other condition."""

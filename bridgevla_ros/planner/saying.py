@@ -13,7 +13,7 @@ _RANK_WORDS = {
 }  # fmt: skip
 _SIZE_WORDS = {"biggest": "big", "smallest": "small", "tallest": "tall", "shortest": "short"}
 _ORDINALS = {2: "second", 3: "third", 4: "fourth", 5: "fifth"}
-_RELATION_WORDS = {
+RELATION_WORDS = {
     "left": "left of", "right": "right of", "behind": "behind", "front": "in front of", "beside": "next to",
     "nearest": "nearest to", "farthest": "farthest from", "between": "between", "in": "in",
 }  # fmt: skip
@@ -76,7 +76,7 @@ def _relation(relation: Relation, several: bool) -> str:
         )
     else:
         names = [_OBSERVERS[r] if isinstance(r, str) else say(r) for r in relation.references]
-        words = f"{_RELATION_WORDS[relation.kind]} {' and '.join(names)}"
+        words = f"{RELATION_WORDS[relation.kind]} {' and '.join(names)}"
     if relation.negated:
         return f"that {_be(several)} not {words}"
     return f"that {_be(several)} in {words.removeprefix('in ')}" if relation.kind == "in" else words

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.planner import frame_words
-from bridgevla_ros.planner.clauses import Clause, frame, parts_of, read
+from bridgevla_ros.planner.clauses import Clause, frame, read
 from bridgevla_ros.planner.language import MAX_CLAUSES, MOVABLE_THINGS, THINGS, split_clauses, too_many
 from bridgevla_ros.planner.lexer import Token, tokens_of
+from bridgevla_ros.planner.parts import parts_of
 from bridgevla_ros.planner.phrases import ALL, NounPhrase, Relation, not_understood
-from bridgevla_ros.planner.relation_words import GOALS
+from bridgevla_ros.planner.relation_words import GOALS, PLACEABLE, RELATIONS
 from bridgevla_ros.planner.saying import say
 
 
@@ -90,9 +91,15 @@ def _cut(words: str) -> tuple[int, int] | None:
     between = [_between(tokens, p.before) for p in parts]
     for i in range(2, len(parts) - 1):
         listed = between[i] == ("and",) or (not between[i] and "," in tokens[parts[i].first].gap)
-        if listed and between[i - 1] in GOALS and between[i + 1] in GOALS:
+        more = i + 2 < len(parts) and between[i + 2] in GOALS
+        if listed and _leads(between[i - 1]) and _leads(between[i + 1]) and not more:
             return tokens[parts[i - 1].after - 1].end, tokens[parts[i].first].start
     return None
+
+
+def _leads(words: tuple[str, ...]) -> bool:
+    """Whether words before a thing tell where another goes."""
+    return words in GOALS or RELATIONS.get(words) in PLACEABLE - {"between"}
 
 
 def _between(tokens: tuple[Token, ...], span: tuple[int, int]) -> tuple[str, ...]:
@@ -120,6 +127,8 @@ def _expand(clause: Clause) -> list[SubGoal]:
     groups = list(dict.fromkeys(clause.groups))
     members = {g: [p for p, h in zip(clause.things, clause.groups, strict=True) if h == g] for g in groups}
     several = [g for g in groups if len(members[g]) > 1 or _counted(members[g][0])]
+    if clause.goal:
+        several = [g for g in several if g != groups[-1]]  # "between A and B" is one place
     if not several or len(groups) > 2:
         return [SubGoal(clause.text)]
     many = several[0]

@@ -65,7 +65,8 @@ class Witness:
         tints, kinds = seen.colours[0].softmax(0).numpy(), seen.things[0].softmax(0).numpy()
         scale = np.array([size.image_width / frame.rgb.shape[1], size.image_height / frame.rgb.shape[0]])
         out = []
-        given = [anchors.source] if anchors.destination is None else [anchors.source, anchors.destination]
+        second = anchors.reference or anchors.destination
+        given = [anchors.source] if second is None else [anchors.source, second]
         for role, anchor in zip(_roles(belief), given, strict=False):
             cell = np.round(((np.asarray(anchor.pixel) + 0.5) * scale) / STRIDE - 0.5).astype(int)
             colour = belief.colours[0, role].softmax(-1).numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
+from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
@@ -22,7 +24,10 @@ from bridgevla_ros.planner.eyes import Eyes
 from bridgevla_ros.planner.grounding import GroundingModel, TextBelief, TokenEncoder
 from bridgevla_ros.planner.language import COLOURS, OTHER_COLOURS, THINGS, known_words, names
 from bridgevla_ros.planner.phrases import NounPhrase, not_understood
-from bridgevla_ros.planner.resolve import Resolver, Setting
+from bridgevla_ros.planner.relations import viewer_frame
+from bridgevla_ros.planner.resolve import Choice, Resolver, Setting
+from bridgevla_ros.planner.saying import RELATION_WORDS
+from bridgevla_ros.planner.spot import Table, free_spot
 from bridgevla_ros.planner.viewpoint import camera_yaw
 from bridgevla_ros.planner.vocabulary import (
     COLOUR_ANY,
@@ -94,17 +99,41 @@ class EmbeddedBackend:
             Anchor(query.words, c.candidate.pixel, float(min(1.0, c.candidate.mass * (1.0 - c.null))))
             for (_, query), c in zip(asked, choices, strict=True)
         ]
-        if (
-            len(anchors) == 2
-            and np.linalg.norm(anchors[0].pixel - anchors[1].pixel) < SAME * frame.rgb.shape[1]
-        ):
-            raise BridgeError(
-                ErrorCode.NOT_UNDERSTOOD,
-                f"{anchors[0].label!r} and {anchors[1].label!r} are the same thing in the image",
-                remedy="name what to take and where to put it",
-            )
-        place = anchors[1] if len(anchors) == 2 else None
-        return Anchors(anchors[0], place, max(c.null for c in choices), choices[0].remaining)
+        for other in anchors[1:]:
+            _apart(anchors[0].label, anchors[0].pixel, other.label, other.pixel, frame.rgb.shape[1])
+        null, remaining = max(c.null for c in choices), choices[0].remaining
+        place = anchors[1] if len(anchors) > 1 else None
+        if place is None or not read.goal:
+            return Anchors(anchors[0], place, null, remaining)
+        spot = self._spot(view, read.goal, [c.label for c in anchors[1:]], choices, T_base_camera)
+        return Anchors(anchors[0], replace(spot, confidence=place.confidence), null, remaining, place)
+
+    def _spot(
+        self, view: View, kind: str, names: list[str], choices: list[Choice], T_base_camera: Transform
+    ) -> Anchor:
+        """The free spot on the table that a relation to one or two things tells."""
+        told = [c.candidate for c in choices[1:]]
+        if kind == "between" and len(told) == 1:
+            told += choices[1].others
+            names = [f"two {names[0]}s"]
+            if len(told) != 2:
+                raise BridgeError(
+                    ErrorCode.NO_TARGET if len(told) < 2 else ErrorCode.AMBIGUOUS,
+                    f"a place between two of {told[0].label!r} is named; {len(told)} can be seen",
+                    value=float(len(told)),
+                    limit=2.0,
+                    remedy="name both by colour and kind",
+                )
+        source = choices[0].candidate
+        for other in told:
+            _apart(source.label, source.pixel, other.label, other.pixel, view.frame.rgb.shape[1])
+        label = f"{RELATION_WORDS[kind]} {' and '.join(names)}"
+        low, high = np.array(self.config.workspace_min[:2]), np.array(self.config.workspace_max[:2])
+        table = Table(low, high, viewer_frame(self._setting(T_base_camera).viewer_yaw))
+        references = [view.measure(c) for c in told]
+        spot = free_spot(view.cloud, kind, view.measure(source), references, table, label)
+        pixel = project(T_base_camera.inverse().apply(spot)[None], view.frame.intrinsics)[0]
+        return Anchor(label, pixel, 1.0)
 
     def _setting(self, T_base_camera: Transform) -> Setting:
         """What choosing depends on beside words and image."""
@@ -176,7 +205,7 @@ def roles(read: Clause, belief: TextBelief, offsets: list[tuple[int, int]]) -> l
         BridgeError: NOT_UNDERSTOOD: more than two things, or a place that is missing.
     """
     heads = [next(i for i, g in enumerate(read.groups) if g == group) for group in dict.fromkeys(read.groups)]
-    if len(heads) < len(read.things):
+    if len(heads) < len(read.things) and not read.goal:
         raise not_understood(read.text, "it lists several things at once; one thing and one place a step")
     if len(heads) > 2:
         extra = read.things[heads[2]]
@@ -198,9 +227,21 @@ def roles(read: Clause, belief: TextBelief, offsets: list[tuple[int, int]]) -> l
         order = [1, 0]
     if len(phrases) == 1 and frame_words.wants_place(clauses.frame(read)):
         raise not_understood(read.text, "it does not say where")
-    return [
+    asked = [
         (phrases[i], _query(phrases[i], role, colours[role], things[role])) for role, i in enumerate(order)
     ]
+    second = [p for i, p in enumerate(read.things) if i not in heads]  # of "between A and B"
+    return asked + [(p, Query.of(p.colour, p.thing, 1)) for p in second]
+
+
+def _apart(one: str, at: Array, other: str, other_at: Array, width: int) -> None:
+    """Refuse what names one thing twice."""
+    if np.linalg.norm(at - other_at) < SAME * width:
+        raise BridgeError(
+            ErrorCode.NOT_UNDERSTOOD,
+            f"{one!r} and {other!r} are the same thing in the image",
+            remedy="name what to take and where to put it",
+        )
 
 
 def _query(phrase: NounPhrase, role: int, colours: Tensor, things: Tensor) -> Query:
