@@ -14,6 +14,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.task_machine import Stage, TaskConfig, TaskMachine, TaskStatus, check_instruction
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
+    CHECK,
     CameraIntrinsics,
     DepthQuality,
     GripperEvent,
@@ -106,10 +107,18 @@ class Bench:
         self.report(0.1, seconds=0.2)
         assert self.status.stage == Stage.MOVING
 
-    def finish(self, width: float = 0.085) -> TaskStatus:
+    def arrive(self, width: float = 0.085) -> TaskStatus:
+        """Follow the path to its end."""
         self.report(0.5, events=2, width=0.03)
         self.report(0.95, events=3, width=width)
         return self.report(1.0, S.FINISHED, events=3, width=width)
+
+    def finish(self, width: float = 0.085, code: ErrorCode = ErrorCode.NONE) -> TaskStatus:
+        """The same, and the planner says whether the step is done."""
+        self.arrive(width)
+        if self.status.stage == Stage.VERIFYING:
+            self.plan(code, plan_id="verdict", message="what depth says")
+        return self.run()
 
 
 def test_a_task_runs_to_done() -> None:
@@ -129,6 +138,9 @@ def test_a_task_runs_to_done() -> None:
     assert bench.leases[-1].guidance_id == "", "permission is taken back"
     assert bench.machine.result is not None
     assert bench.machine.result.verified
+    check = bench.requests[-1]
+    assert (check.attempt, check.step, check.stamp > bench.requests[0].stamp) == (CHECK, 0, True)
+    assert (status.message, status.plan_id) == ("what depth says", bench.machine.plan.plan_id)
     stages = list(dict.fromkeys(s.stage for s in bench.statuses))
     assert stages == [Stage.PLANNING, Stage.MOVING, Stage.GRIPPING, Stage.VERIFYING, Stage.DONE]
 
@@ -148,6 +160,72 @@ def test_every_step_is_planned_anew() -> None:
     assert bench.finish().stage == Stage.DONE
     assert bench.machine.result is not None
     assert bench.machine.result.steps_done == 2
+
+
+def test_what_depth_says_is_not_done_is_tried_again_and_then_given_up() -> None:
+    bench = Bench(TaskConfig(max_retries=1))
+    bench.start_moving()
+    status = bench.finish(code=ErrorCode.VERIFY_FAILED)
+    assert (status.stage, status.retries, bench.requests[-1].attempt) == (Stage.PLANNING, 1, 1)
+    bench.plan()
+    bench.guide()
+    bench.run()
+    status = bench.finish(code=ErrorCode.VERIFY_FAILED)
+    assert (status.stage, status.code) == (Stage.FAILED, ErrorCode.VERIFY_FAILED)
+    assert status.message == "what depth says"
+    assert "where the thing is" in status.remedy
+    assert bench.machine.result is not None
+    assert not bench.machine.result.verified
+
+
+def test_a_step_that_cannot_be_seen_is_done_and_not_verified() -> None:
+    bench = Bench()
+    bench.run()
+    bench.plan(steps=2)
+    bench.guide()
+    bench.run()
+    assert bench.finish(code=ErrorCode.DEPTH_HOLE).step == 1
+    bench.plan(steps=2)
+    bench.guide()
+    bench.run()
+    assert bench.finish().stage == Stage.DONE
+    assert bench.machine.result is not None
+    assert not bench.machine.result.verified, "each step counts, not the last alone"
+
+
+def test_a_planner_that_does_not_judge_ends_the_task() -> None:
+    bench = Bench(TaskConfig(plan_timeout=2.0))
+    bench.start_moving()
+    assert bench.arrive().stage == Stage.VERIFYING
+    assert bench.run(1.5).stage == Stage.VERIFYING
+    assert (bench.run(1.0).stage, bench.status.code) == (Stage.FAILED, ErrorCode.TIMEOUT)
+
+
+def test_a_planner_that_is_lost_while_it_judges_is_waited_for() -> None:
+    bench = Bench(TaskConfig(plan_timeout=2.0))
+    bench.start_moving()
+    bench.arrive()
+    bench.machine.on_nodes(["planner"], bench.now)
+    assert bench.run(4.0).stage == Stage.HOLD
+    bench.machine.on_nodes([], bench.now)
+    assert bench.run().stage == Stage.VERIFYING
+    bench.plan(ErrorCode.DEPTH_HOLE)
+    assert bench.run().stage == Stage.DONE
+
+
+def test_the_gripper_alone_may_tell() -> None:
+    bench = Bench(TaskConfig(done_by="gripper"))
+    bench.start_moving()
+    assert bench.arrive().stage == Stage.DONE
+    assert [r.attempt for r in bench.requests] == [0]
+
+
+def test_a_path_without_its_gripper_events_is_not_carried_out() -> None:
+    bench = Bench()
+    bench.start_moving()
+    status = bench.report(1.0, S.FINISHED, events=1)
+    assert (status.stage, status.code) == (Stage.FAILED, ErrorCode.VERIFY_FAILED)
+    assert (status.value, status.limit) == (1.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +396,7 @@ def test_a_gripper_seen_opening_does_not_raise_the_carried_width() -> None:
     bench.report(0.8, events=2, width=0.03)
     bench.report(0.9, S.GRIPPING, events=2, width=0.08)
     bench.report(0.95, events=3, width=0.085)
-    assert bench.report(1.0, S.FINISHED, events=3, width=0.085).stage == Stage.DONE
+    assert bench.report(1.0, S.FINISHED, events=3, width=0.085).stage == Stage.VERIFYING
 
 
 def test_every_silence_ends_in_a_named_failure() -> None:

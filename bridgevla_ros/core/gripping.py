@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.safety import Reason
-from bridgevla_ros.core.types import GripperEvent, JointState
+from bridgevla_ros.core.types import GripperEvent, Guidance, JointState, Progress
 
 # A gripper that has not moved for this long after a command is not going to.
 _REACTION = 0.6
 # Metres: as near to the commanded width as counts as there, and as far from the first as counts as moved.
 _REACHED, _MOVED = 0.004, 0.002
+# Opening by less than this beyond the carried width has let nothing go.
+_LET_GO = 0.008
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,22 @@ class GripperMonitor:
     def reason(self, message: str) -> Reason:
         """GRASP_FAILED with the width and its limit."""
         return Reason(ErrorCode.GRASP_FAILED, message, self.width(), self._config.min_grasp_width, "m")
+
+
+def carried_out(guidance: Guidance, progress: Progress, carried: float) -> Reason | None:
+    """Why a guidance that the streamer calls finished was not carried out; None where it was.
+
+    Args:
+        guidance: What was followed.
+        progress: Newest of the streamer.
+        carried: Metres between the pads on the way, between closing and opening; NaN where nothing was taken.
+    """
+    events = guidance.events
+    if progress.events_done < len(events):
+        message = "the arm is at the end of its path before all gripper events were done"
+        return Reason(ErrorCode.VERIFY_FAILED, message, progress.events_done, len(events), "events")
+    lets_go = bool(events) and events[-1] == GripperEvent.OPEN and math.isfinite(carried)
+    if lets_go and not progress.gripper_width > carried + _LET_GO:
+        message = "the gripper still holds what it should have let go"
+        return Reason(ErrorCode.VERIFY_FAILED, message, progress.gripper_width, carried + _LET_GO, "m")
+    return None

@@ -9,7 +9,7 @@ machine grants leases; to hold, it revokes (a lease that names no guidance).
 | AWAIT_APPROVAL | the operator, with the plan's digest | approval_timeout |
 | MOVING, GRIPPING | progress | stall_timeout |
 | HOLD | what was lost to come back | recovery_timeout (the operator: task_timeout) |
-| VERIFYING | the gripper's last width | one period |
+| VERIFYING | the planner, which compares depth before and after | plan_timeout |
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from dataclasses import replace
 from typing import Any
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.gripping import carried_out
 from bridgevla_ros.core.safety import Reason
+from bridgevla_ros.core.task_heard import Heard
 from bridgevla_ros.core.task_status import (
     REMEDIES,
     Stage,
     TaskConfig,
     TaskResult,
     TaskStatus,
+    check_approval,
     check_goal,
     check_instruction,
     fields,
@@ -35,8 +38,8 @@ from bridgevla_ros.core.task_status import (
 )
 from bridgevla_ros.core.trajectory import grasps
 from bridgevla_ros.core.types import (
+    CHECK,
     DepthQuality,
-    GripperEvent,
     Guidance,
     Lease,
     PlanRequest,
@@ -50,9 +53,6 @@ __all__ = ["Output", "Stage", "TaskConfig", "TaskMachine", "TaskResult", "TaskSt
 Output = PlanRequest | Lease | TaskStatus
 
 ENDED = (Stage.IDLE, Stage.DONE, Stage.FAILED)
-# Opening by less than this beyond the carried width has let nothing go.
-_LET_GO = 0.008
-_SILENT_STREAMER = 0.5
 _STATUS_PERIOD = 0.1
 # A streamer that has just got its lease back may still say LEASE_EXPIRED for this long.
 _LEASE_GRACE = 1.0
@@ -76,10 +76,7 @@ class TaskMachine:
         self._seed = seed
         self._count = 0
         self._outputs: list[Output] = []
-        self._progress: Progress | None = None
-        self._depth: DepthQuality | None = None
-        self._depth_at = -math.inf
-        self._lost: tuple[str, ...] = ()
+        self._heard = Heard()
         self._published = -math.inf
         self._clear()
 
@@ -96,7 +93,9 @@ class TaskMachine:
         self._advanced, self._advanced_at = -1.0, -math.inf
         self._held_since: float | None = None
         self._carried = math.nan
-        self._verified = False
+        self._check: PlanRequest | None = None  # asked whether the step is done
+        self._verified = True  # as far as it went
+        self._account = "done"
 
     @property
     def running(self) -> bool:
@@ -164,17 +163,7 @@ class TaskMachine:
         Raises:
             BridgeError: BUSY (nothing waits), SCENE_CHANGED (another plan waits than the one looked at).
         """
-        plan = self._plan
-        if self.status.stage != Stage.AWAIT_APPROVAL or plan is None:
-            raise BridgeError(
-                ErrorCode.BUSY, "no plan waits for approval", remedy="Look at the task's status."
-            )
-        if plan_id != plan.plan_id or digest != plan.digest:
-            raise BridgeError(
-                ErrorCode.SCENE_CHANGED,
-                f"plan {plan.plan_id} waits, not {plan_id}, or its digest differs",
-                remedy="Look at the newest plan and approve its digest.",
-            )
+        check_approval(self._plan if self.status.stage == Stage.AWAIT_APPROVAL else None, plan_id, digest)
         if approve:
             self._go(now)
         else:
@@ -184,6 +173,9 @@ class TaskMachine:
 
     def on_plan(self, plan: WaypointPlan, now: float) -> None:
         """Take the answer to the present request; any other is ignored."""
+        if self._check is not None and plan.request_id == self._check.request_id:
+            self._on_verdict(plan, now)
+            return
         request = self._request
         waiting = self.status.stage == Stage.PLANNING or (
             self.status.stage == Stage.HOLD and not self._leasing()
@@ -206,15 +198,15 @@ class TaskMachine:
 
     def on_progress(self, progress: Progress, now: float) -> None:
         """Take what the streamer reports."""
-        self._progress = progress
+        self._heard.progress = progress
 
     def on_depth_quality(self, quality: DepthQuality, now: float) -> None:
         """Take the newest depth quality."""
-        self._depth, self._depth_at = quality, now
+        self._heard.depth, self._heard.depth_at = quality, now
 
     def on_nodes(self, lost: Iterable[str], now: float) -> None:
         """Take the names of nodes that are not there or not active, empty when all are."""
-        self._lost = tuple(lost)
+        self._heard.lost = tuple(lost)
 
     # ---- time
 
@@ -241,6 +233,8 @@ class TaskMachine:
             if waited > limit:
                 message = "nobody approved the plan in time"
                 self._fail(now, Reason(ErrorCode.APPROVAL_EXPIRED, message, waited, limit, "s"))
+        elif self._check is not None:
+            self._await_verdict(now)
         elif self._leasing():
             self._move(now)
         else:
@@ -252,16 +246,11 @@ class TaskMachine:
 
     def _plan_step(self, now: float) -> None:
         """PLANNING: stand still, ask, wait for plan and guidance."""
-        missing = self._missing(now, moving=False)
-        if missing is not None:
-            self._hold(now, missing, self.config.recovery_timeout)
+        if not self._all_there(now, Stage.PLANNING):
             return
-        if self.status.stage == Stage.HOLD:
-            self._since = now
-            self._unhold(now, Stage.PLANNING)
         config, waited = self.config, now - self._since
         if self._request is None:
-            progress = self._progress
+            progress = self._heard.progress
             busy = progress is not None and progress.state in (StreamerState.MOVING, StreamerState.GRIPPING)
             if not busy:
                 self._ask(now)
@@ -284,19 +273,15 @@ class TaskMachine:
         else:
             self._go(now)
 
-    def _ask(self, now: float) -> None:
+    def _ask(self, now: float, *, check: bool = False) -> None:
+        """Ask for a plan of the step, or whether it is done."""
         status = self.status
-        self._request = PlanRequest(
-            now,
-            status.task_id,
-            f"{status.task_id}-{status.step}-{status.retries}",
-            status.instruction,
-            status.step,
-            status.retries,
-            self._seed,
-        )
+        name = f"{status.task_id}-{status.step}-{status.retries}{'-check' if check else ''}"
+        attempt = CHECK if check else status.retries
+        request = PlanRequest(now, status.task_id, name, status.instruction, status.step, attempt, self._seed)
+        self._request, self._check = (self._request, request) if check else (request, None)
         self._since = now
-        self._outputs.append(self._request)
+        self._outputs.append(request)
 
     def _go(self, now: float) -> None:
         """Begin to move along the guidance."""
@@ -307,12 +292,12 @@ class TaskMachine:
 
     def _move(self, now: float) -> None:
         """MOVING, GRIPPING and HOLD on the way: renew the lease, watch progress."""
-        missing = self._missing(now, moving=True)
+        missing = self._heard.missing(now, self.config, moving=True)
         if missing is not None:
             self._revoke(now)
             self._hold(now, missing, self.config.recovery_timeout)
             return
-        guidance, progress = self._guidance, self._progress
+        guidance, progress = self._guidance, self._heard.progress
         assert guidance is not None
         if self._superseded:
             self._retry(now, Reason(ErrorCode.CONTROLLER_INACTIVE, "planner or trajectory was restarted"))
@@ -369,18 +354,40 @@ class TaskMachine:
         self._set(now, progress=progress.progress, speed_scale=progress.speed_scale)
 
     def _verify(self, now: float, progress: Progress) -> None:
-        """The gripper closed on something (else the streamer said GRASP_FAILED) and let it go at the end."""
+        """The path was followed to its end: did the gripper hold and let go, and does depth agree?"""
         self._revoke(now)
         self._set(now, stage=Stage.VERIFYING, progress=1.0)
-        events = self._guidance.events if self._guidance else ()
-        carried = self._carried
-        lets_go = bool(events) and events[-1] == GripperEvent.OPEN and math.isfinite(carried)
-        if lets_go and not progress.gripper_width > carried + _LET_GO:
-            message = "the gripper still holds what it should have let go"
-            value, limit = progress.gripper_width, carried + _LET_GO
-            self._fail(now, Reason(ErrorCode.VERIFY_FAILED, message, value, limit, "m"))
+        assert self._guidance is not None
+        fault = carried_out(self._guidance, progress, self._carried)
+        if fault is not None:
+            self._fail(now, fault)
+        elif self.config.done_by == "gripper":
+            self._passed(now, "done")
+        else:
+            self._ask(now, check=True)
+
+    def _await_verdict(self, now: float) -> None:
+        """VERIFYING: the arm stands, the planner looks."""
+        if not self._all_there(now, Stage.VERIFYING):
             return
-        self._verified = True
+        waited, limit = now - self._since, self.config.plan_timeout
+        if waited > limit:
+            self._timeout(now, "the planner does not say whether it is done", waited, limit)
+
+    def _on_verdict(self, plan: WaypointPlan, now: float) -> None:
+        """What depth says of the step; where it cannot be seen, the gripper's account stands."""
+        self._check = None
+        if plan.code == ErrorCode.VERIFY_FAILED:
+            self._retry(now, Reason(plan.code, plan.message))
+        elif plan.code in (ErrorCode.NONE, ErrorCode.DEPTH_HOLE):
+            self._verified = self._verified and plan.code == ErrorCode.NONE
+            self._passed(now, plan.message)
+        else:
+            self._fail(now, Reason(plan.code, plan.message))
+
+    def _passed(self, now: float, account: str) -> None:
+        """On to the next step, or to the end."""
+        self._account = account
         if self.status.step + 1 < self.status.steps_total:
             self._next(now, step=self.status.step + 1, retries=0)
         else:
@@ -398,31 +405,23 @@ class TaskMachine:
         """Plan a sub-goal, anew."""
         self._request = self._plan = self._guidance = None
         self._since, self._leased, self._held_since = now, -math.inf, None
-        self._carried, self._verified = math.nan, self._verified and step > self.status.step
+        self._carried = math.nan
         self._set(
             now, stage=Stage.PLANNING, step=step, retries=retries, progress=0.0, speed_scale=0.0, **_NOTHING
         )
 
     # ---- waiting for what was lost
 
-    def _missing(self, now: float, *, moving: bool) -> Reason | None:
-        """What keeps the task from going on: a node, the camera, the streamer."""
-        if self._lost:
-            message = f"{', '.join(self._lost)} is not active"
-            return Reason(ErrorCode.CONTROLLER_INACTIVE, message)
-        depth, config = self._depth, self.config
-        if depth is not None:
-            age = now - self._depth_at
-            if age > config.depth_timeout:
-                return Reason(ErrorCode.SENSOR_LOST, "no depth images", age, config.depth_timeout, "s")
-            if depth.code in (ErrorCode.SENSOR_LOST, ErrorCode.CALIBRATION) and moving:
-                message = "the camera is lost" if depth.code == ErrorCode.SENSOR_LOST else "the camera is off"
-                return Reason(depth.code, message, depth.robot_residual, math.nan, "m")
-        progress = self._progress
-        if moving and progress is not None and now - progress.stamp > _SILENT_STREAMER:
-            age = now - progress.stamp
-            return Reason(ErrorCode.CONTROLLER_INACTIVE, "arm_streamer is silent", age, _SILENT_STREAMER, "s")
-        return None
+    def _all_there(self, now: float, stage: Stage) -> bool:
+        """While the arm stands: hold as long as something is missing, then begin the stage's wait again."""
+        missing = self._heard.missing(now, self.config, moving=False)
+        if missing is not None:
+            self._hold(now, missing, self.config.recovery_timeout)
+            return False
+        if self.status.stage == Stage.HOLD:
+            self._since = now
+            self._unhold(now, stage)
+        return True
 
     def _patience(self, code: ErrorCode) -> float:
         """Seconds that a hold of the streamer may last."""
@@ -475,15 +474,16 @@ class TaskMachine:
 
     def _finish(self, now: float) -> None:
         self._revoke(now)
-        message = "planned, not carried out" if self._plan_only else "done"
+        message = "planned, not carried out" if self._plan_only else self._account
         self._set(now, stage=Stage.DONE, speed_scale=0.0, **{**_NOTHING, "message": message})
         self._end(ErrorCode.NONE, message)
 
     def _end(self, code: ErrorCode, message: str) -> None:
         status = self.status
         done = status.step + 1 if status.stage == Stage.DONE and not self._plan_only else status.step
-        self.result = TaskResult(status.task_id, code, message, done, status.steps_total, self._verified)
-        self._leased = -math.inf
+        verified = self._verified and done > 0
+        self.result = TaskResult(status.task_id, code, message, done, status.steps_total, verified)
+        self._check, self._leased = None, -math.inf
 
     def _set(self, now: float, **changes: Any) -> None:
         """Update the status; it goes out when more than a number changed."""

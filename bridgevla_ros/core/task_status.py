@@ -11,7 +11,7 @@ from typing import Any
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.safety import Reason
-from bridgevla_ros.core.types import Progress
+from bridgevla_ros.core.types import Progress, WaypointPlan
 
 MAX_INSTRUCTION = 2000
 
@@ -39,7 +39,7 @@ class TaskStatus:
         task_id, plan_id, instruction: What it is about; empty while idle.
         stage: Where it stands.
         step, steps_total: 0-based sub-goal, and how many there are (0 until the first plan).
-        retries: Of this sub-goal, after failed grasps.
+        retries: Of this sub-goal, after failed grasps and where it was seen not to be done.
         progress: 0..1 of this sub-goal's guidance, executed.
         speed_scale: 0..1 of the nominal speed.
         code, message, value, limit, unit: Why it waits, holds or failed.
@@ -90,7 +90,8 @@ REMEDIES: dict[ErrorCode, str] = {
     ErrorCode.SENSOR_LOST: "Bring the sensor back; the task goes on by itself when it is in time.",
     ErrorCode.TRACKING_ERROR: "Free the arm, then call resume.",
     ErrorCode.GRASP_FAILED: "Move the object to where it can be gripped.",
-    ErrorCode.VERIFY_FAILED: "Look at what the gripper holds, then give the instruction again.",
+    ErrorCode.VERIFY_FAILED: "Look at where the thing is and what the gripper holds, then give the "
+    "instruction again.",
     ErrorCode.EXPERT_DIVERGED: "Try again, or choose policy ik.",
     ErrorCode.MODEL_ERROR: "Look at the planner's log.",
     ErrorCode.TIMEOUT: "Look at the log of the node named.",
@@ -105,7 +106,14 @@ class TaskConfig:
     autonomy: str = param(
         "auto", "auto moves at once; ask waits for approval of each plan.", choices=("auto", "ask")
     )
-    max_retries: int = param(2, "New tries of a sub-goal after a failed grasp.", ge=0, le=10)
+    max_retries: int = param(
+        2, "New tries of a sub-goal after a failed grasp, or one that is seen not to be done.", ge=0, le=10
+    )
+    done_by: str = param(
+        "depth",
+        "What calls a sub-goal done: the gripper, with depth before and after it; or the gripper alone.",
+        choices=("depth", "gripper"),
+    )
     lease_rate: float = param(10.0, "Leases a second.", unit="Hz", ge=5.0, le=100.0)
     lease_duration: float = param(0.3, "How long a lease lasts.", unit="s", ge=0.1, le=2.0)
     task_timeout: float = param(300.0, "Longest task.", unit="s", ge=1.0, le=86400.0)
@@ -132,7 +140,7 @@ class TaskResult:
         task_id: Which.
         code, message: NONE for success.
         steps_done, steps_total: Sub-goals.
-        verified: The last one was seen to have worked.
+        verified: Depth and gripper say of each of them that it has worked.
     """
 
     task_id: str
@@ -178,6 +186,22 @@ def check_goal(autonomy: str, timeout: float) -> None:
     if not math.isfinite(timeout) or timeout < 0:
         message, remedy = "the timeout is negative", "Use 0 for the default."
         raise BridgeError(ErrorCode.BAD_INPUT, message, value=timeout, limit=0.0, unit="s", remedy=remedy)
+
+
+def check_approval(plan: WaypointPlan | None, plan_id: str, digest: str) -> None:
+    """Refuse an approval of another plan than the one that waits, None where none does.
+
+    Raises:
+        BridgeError: BUSY (nothing waits), SCENE_CHANGED (another plan waits than the one looked at).
+    """
+    if plan is None:
+        raise BridgeError(ErrorCode.BUSY, "no plan waits for approval", remedy="Look at the task's status.")
+    if plan_id != plan.plan_id or digest != plan.digest:
+        raise BridgeError(
+            ErrorCode.SCENE_CHANGED,
+            f"plan {plan.plan_id} waits, not {plan_id}, or its digest differs",
+            remedy="Look at the newest plan and approve its digest.",
+        )
 
 
 def check_instruction(text: str) -> str:

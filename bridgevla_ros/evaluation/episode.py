@@ -201,7 +201,7 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
         TrajectoryGenerator(TrajectoryConfig()),
         make_policy(ExpertConfig(policy=spec.policy, weights=spec.weights), arm),
         Streamer(StreamerConfig(), arm),
-        TaskMachine(TaskConfig(), seed=spec.seed),
+        TaskMachine(TaskConfig(done_by="gripper" if oracle else "depth"), seed=spec.seed),
         frame_filter=(lambda frame: functools.reduce(lambda f, change: change(f), filters, frame))
         if filters
         else None,

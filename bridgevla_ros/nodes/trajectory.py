@@ -71,6 +71,8 @@ class TrajectoryNode(ManagedNode):
             answer = refused(stamp, msg.base_frame or "base_link", msg.plan_id, msg.task_id, error)
             self._publish(replace(answer, computed_at=self._now()))
             return
+        if plan.code == ErrorCode.NONE and not plan.waypoints:
+            return  # a step is done: there is nothing to follow
         self._waiting = (plan, self._now())
         self._serve()
 

@@ -74,6 +74,8 @@ def annotate(
     _write(image, words[:90], (8, 18), 0.5)
     if plan.code != ErrorCode.NONE:
         _write(image, f"{plan.code.name}: {plan.message}"[:110], (8, 38), 0.45, (255, 120, 120))
+    elif not plan.waypoints:
+        _write(image, plan.message[:110], (8, 38), 0.45, (140, 255, 140))
     return image
 
 

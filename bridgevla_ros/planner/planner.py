@@ -16,6 +16,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
+    CHECK,
     CameraIntrinsics,
     GripperEvent,
     JointState,
@@ -33,6 +34,7 @@ from bridgevla_ros.planner.agenda import Agenda
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
+from bridgevla_ros.planner.done import Before, Verdict, events_of, judge
 from bridgevla_ros.planner.grasp import Cloud3d, grasp, top_down
 from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
@@ -64,6 +66,7 @@ class Planner:
     Attributes:
         ledger: Where the time of the last plan went: understand, anchors, lift, waypoints, gate.
         witness: The second opinion on anchors; None where it is switched off.
+        verdict: Whether a step is done, of the last request; None where it did not ask or nothing was known.
     """
 
     def __init__(
@@ -79,6 +82,8 @@ class Planner:
         self.witness = _witness(config, self.backend)
         self._network = _network(config)
         self._agenda = Agenda(strict=self.backend.name == "embedded")
+        self._before: Before | None = None
+        self.verdict: Verdict | None = None
 
     def cancel(self) -> None:
         """End a plan that is being made, which is then refused as CANCELLED; from any thread."""
@@ -92,6 +97,9 @@ class Planner:
             usage = self.backend.usage
             out |= {"encode_s": usage.encode, "generate_s": usage.generate, "tokens": float(usage.tokens)}
             out |= {"tokens_per_s": usage.tokens_per_second, "cached_turns": float(usage.cached)}
+        if self.verdict is not None:
+            shares = ("left", "arrived", "beside", "visible")
+            out |= {f"done_{name}": getattr(self.verdict, name) for name in shares}
         return out
 
     def plan(
@@ -103,7 +111,7 @@ class Planner:
         now: float,
         joints: JointState | None = None,
     ) -> WaypointPlan:
-        """Answer a request from one frame.
+        """Answer a request from one frame: plan a step or, where it is a ``CHECK``, say whether it is done.
 
         Args:
             request: What is wanted; its stamp is no later than the frame's.
@@ -115,6 +123,9 @@ class Planner:
         Returns:
             A plan, or a refusal with its code; BridgeError never leaves this method.
         """
+        self.verdict = None
+        if request.attempt == CHECK:
+            return self._check(request, frame, T_base_camera, now, joints)
         clause, total = "", 0
         anchors: tuple[Keypoint, ...] = ()
         null = 0.0
@@ -163,6 +174,11 @@ class Planner:
                 subgoal=clause, steps_total=total, anchors=anchors, null_probability=null,
                 latency=now - frame.stamp,
             )  # fmt: skip
+        pixels = tuple(np.asarray(a.pixel, np.float64) for a in _given(found))
+        self._before = Before(
+            request.task_id, request.step, cloud, frame.intrinsics, T_base_camera, pixels, tuple(lifted),
+            events_of(waypoints),
+        )  # fmt: skip
         plan = WaypointPlan(
             stamp=frame.stamp,
             camera_frame=frame.intrinsics.frame,
@@ -187,6 +203,34 @@ class Planner:
             computed_at=now,
         )
         return dataclasses.replace(plan, digest=digest(plan))
+
+    def remembers(self, request: PlanRequest) -> bool:
+        """Whether the image that a step was planned from is still known."""
+        before = self._before
+        return before is not None and (before.task_id, before.step) == (request.task_id, request.step)
+
+    def _check(
+        self,
+        request: PlanRequest,
+        frame: RgbdFrame,
+        T_base_camera: Transform,
+        now: float,
+        joints: JointState | None,
+    ) -> WaypointPlan:
+        """Whether a step that was carried out is done; an answer without waypoints."""
+        ledger = self.ledger = Ledger()
+        message = "NOT_SEEN: the planner was started again, or another step was planned, in between"
+        code = ErrorCode.DEPTH_HOLE
+        if self._before is not None and self.remembers(request):
+            with ledger.section("check"):
+                arm = self._at_home if joints is None else joints
+                self.verdict = judge(self._before, frame, T_base_camera, arm, self.arm)
+                code, message = self.verdict.code, self.verdict.sentence()
+        answer = self.refusal(
+            request, BridgeError(code, message), frame.stamp, frame.intrinsics, T_base_camera,
+            latency=now - frame.stamp,
+        )  # fmt: skip
+        return dataclasses.replace(answer, plan_id=f"{request.request_id}-verdict")
 
     def refusal(
         self,
