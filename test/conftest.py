@@ -142,6 +142,14 @@ def processes() -> Iterator[Processes]:
     group.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_processes() -> Iterator[Processes]:
+    """Starts processes that all tests of a file use, and ends them with the last."""
+    group = Processes()
+    yield group
+    group.stop()
+
+
 @pytest.fixture
 def spin_until() -> Callable[..., bool]:
     """``spin_until(node, condition, timeout)``: serve a node until the condition holds."""

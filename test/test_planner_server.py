@@ -5,21 +5,37 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from lifecycle_msgs.msg import Transition
 from PIL import Image
+from test_planner_node import Rig
 from vlm_checkpoints import learn_by_heart
 
 from bridgevla_ros.core.errors import ErrorCode
+from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.streamer import Streamer
+from bridgevla_ros.core.streamer_config import StreamerConfig
+from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
+from bridgevla_ros.core.task_status import Stage
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Transform
-from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointPlan
+from bridgevla_ros.core.types import PlanRequest, RgbdFrame
 from bridgevla_ros.evaluation.gate import GivenAnchors
+from bridgevla_ros.evaluation.rollout import Graph
+from bridgevla_ros.expert.config import ExpertConfig
+from bridgevla_ros.expert.policy import make_policy
+from bridgevla_ros.perception.config import CropperConfig
+from bridgevla_ros.perception.cropper import Cropper
 from bridgevla_ros.planner import prompt
 from bridgevla_ros.planner.answers import Anchors
 from bridgevla_ros.planner.config import PlannerConfig
@@ -77,45 +93,87 @@ def wait_for(url: str, seconds: float, log: Path) -> None:
     pytest.fail(f"transformers serve did not come up:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def test_a_real_server_plans_and_dies(
-    processes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    (tmp_path / "hub").mkdir()
+@dataclass(frozen=True)
+class Served:
+    """A server that runs, the scene that its checkpoint knows, and the parameters that lead to it."""
+
+    process: subprocess.Popen[bytes]
+    world: World
+    parameters: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def served(shared_processes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
     world = World(scene=sample_scene(800_002))
-    frame, weights = world.render(), tmp_path / "weights"
+    frame, weights = world.render(), folder / "weights"
     messages = prompt.first_turn(heard(frame), "qwen3")
     assert learn_by_heart(weights, messages, Image.fromarray(frame.rgb), points_at(world)) < 0.05
-
-    port, log = free_port(), tmp_path / "serve.log"
+    port, log = free_port(), folder / "serve.log"
     command = [sys.executable, "-c", SERVE, "serve", str(weights), "--port", str(port), "--device", "cpu"]
-    server = processes.start(command, log=log)
-    wait_for(f"http://localhost:{port}/v1/models", 120.0, log)
-    config = PlannerConfig(
-        backend="openai", server_url=f"http://localhost:{port}/v1", server_model=str(weights),
-        convention="qwen3", self_test=False, server_retries=0, max_new_tokens=80, answer_timeout=30.0,
-    )  # fmt: skip
-    planner = Planner(config)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("HF_HUB_CACHE", str(folder / "hub"))
+        (folder / "hub").mkdir()
+        process = shared_processes.start(command, log=log)
+        wait_for(f"http://localhost:{port}/v1/models", 120.0, log)
+        yield Served(process, world, {
+            "backend": "openai", "server_url": f"http://localhost:{port}/v1", "server_model": str(weights),
+            "convention": "qwen3", "self_test": False, "server_retries": 0, "max_new_tokens": 80,
+            "answer_timeout": 30.0,
+        })  # fmt: skip
+    world.close()
 
-    def ask(words: str) -> WaypointPlan:
-        request = PlanRequest(frame.stamp, "task", f"asked {words}", words)
-        return planner.plan(request, frame, world.T_base_camera, now=frame.stamp)
 
-    plan = ask(WORDS)
+def test_the_whole_graph_acts_on_what_a_real_server_says(served: Served) -> None:
+    world, arm = World(scene=served.world.scene), ArmModel.load()
+    world.set_goal(WORDS)
+    graph = Graph(
+        world,
+        arm,
+        Planner(PlannerConfig(**served.parameters), arm=arm),
+        Cropper(CropperConfig(), arm),
+        TrajectoryGenerator(TrajectoryConfig()),
+        make_policy(ExpertConfig(policy="ik"), arm),
+        Streamer(StreamerConfig(), arm),
+        TaskMachine(TaskConfig(), seed=0),
+    )
+    trace = graph.run(WORDS, limit=60.0, settle=0.3)
+    assert trace.final is not None
+    assert (trace.final.stage, trace.final.code) == (Stage.DONE, ErrorCode.NONE), trace.stages
+    assert trace.plans[0].model.startswith("openai:")
+    assert world.outcome().done
+    world.close()
+
+
+def test_the_planner_node_asks_a_real_server_and_survives_it(
+    node: Any, processes: Any, served: Served, tmp_path: Path
+) -> None:
+    frame = served.world.render()
+    words = [
+        w
+        for name, value in served.parameters.items()
+        for w in ("-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}")
+    ]
+    processes.node("planner", *words, log=tmp_path / "planner.log")
+    rig = Rig(node, frame, served.world.T_base_camera)
+    assert rig.change(Transition.TRANSITION_CONFIGURE)
+    assert rig.change(Transition.TRANSITION_ACTIVATE)
+    rig.sender.send(rig.now(), {("base_link", frame.intrinsics.frame): rig.T_base_camera})
+
+    plan = rig.ask(WORDS)
     assert plan.code == ErrorCode.NONE, plan.message
-    assert plan.model == f"openai:{weights}"
+    assert plan.model == f"openai:{served.parameters['server_model']}"
     assert len(plan.waypoints) == 6
     assert [a.label for a in plan.anchors] == ["source", "destination"]
     assert all(0.001 < a.sigma < 0.03 for a in plan.anchors)
 
-    os.killpg(server.pid, signal.SIGKILL)
-    server.wait(10.0)
-    plan = ask("put the yellow cylinder onto the pink plate")
+    os.killpg(served.process.pid, signal.SIGKILL)
+    served.process.wait(10.0)
+    plan = rig.ask("put the yellow cylinder onto the pink plate")
     assert plan.code == ErrorCode.MODEL_ERROR
     assert "no connection" in plan.message
     assert "start the server" in plan.message
-    assert ask(WORDS).code == ErrorCode.NONE  # what was answered for the very same image is remembered
-    world.close()
+    assert rig.ask(WORDS).code == ErrorCode.NONE  # what was answered for the very same image is remembered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 from pathlib import Path
@@ -11,7 +12,8 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 DOMAINS = range(1, 101)
 """Ids to choose from: their ports lie below those that Linux gives out by itself."""
 _FIRST_PORT, _PORTS_PER_DOMAIN = 7400, 250
-_claims: dict[int, socket.socket] = {}
+_claims: dict[int, int] = {}
+"""File descriptor of the socket that holds each domain."""
 
 
 def free_domain() -> int:
@@ -36,16 +38,15 @@ def free_domain() -> int:
         if in_use(domain):
             claim.close()
             continue
-        _claims[domain] = claim
+        _claims[domain] = claim.detach()
         return domain
     raise BridgeError(ErrorCode.BUSY, "no free ROS domain", remedy="end other ROS programs of this machine")
 
 
 def release_domain(domain: int) -> None:
     """Let others have a domain again; nothing happens for one that is not held."""
-    claim = _claims.pop(domain, None)
-    if claim is not None:
-        claim.close()
+    if domain in _claims:
+        os.close(_claims.pop(domain))
 
 
 def in_use(domain: int) -> bool:
