@@ -34,6 +34,7 @@ class Sink:
         min_free: Bytes; with less on the disk the bag is finished and ``failure`` says so.
         queue_limit: Bytes that may wait; a message that comes then is refused and counted.
         free: Free bytes on the disk of a folder; a test may say otherwise.
+        flush_period: Seconds between two times that what was taken in is handed to the system.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Sink:
         min_free: int = 0,
         queue_limit: int = 512 << 20,
         free: Callable[[Path], int] | None = None,
+        flush_period: float = FLUSH_PERIOD,
     ) -> None:
         self._writer = writer
+        self._flush_period = flush_period
         self._min_free = min_free
         self._limit = queue_limit
         self._free = free if free is not None else free_bytes
@@ -97,7 +100,7 @@ class Sink:
             except queue.Empty:
                 pass
             now = time.monotonic()
-            if now - flushed >= FLUSH_PERIOD:
+            if now - flushed >= self._flush_period:
                 self._guarded(self._writer.flush)
                 flushed = now
             if now - looked >= DISK_PERIOD:

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from bridgevla_ros.bags.replay.result import (
     merged,
 )
 from bridgevla_ros.bags.replay.settings import Settings
+from bridgevla_ros.bags.replay.sharing import by_cost, side_by_side
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.ros import conversions
 
@@ -119,13 +121,10 @@ def replay(
     job = _Job(bag.path, bag.mapping, chosen, seed, dict(overrides or {}), tolerance, golden)
     workers = min(processes, len(chosen)) if watch is None and keep is None else 1
     if workers > 1:
-        parts = _side_by_side(job, workers)
+        parts = side_by_side(partial(_reader, job), by_cost(chosen), workers)
     else:
-        recording = Recording(bag)
-        reading = time.perf_counter() - began
-        parts = {node: _one(job, recording, node, watch, keep) for node in chosen}
-        for part in parts.values():
-            part.reading = reading
+        replay_node = _reader(job, bag, watch, keep)
+        parts = {node: replay_node(node) for node in chosen}
     whole = merged(parts)
     spent = [tally.seconds for tally in whole.tallies.values()]
     whole.seconds = whole.reading + max(max(spent), sum(spent) / workers)
@@ -144,6 +143,25 @@ class _Job(NamedTuple):
     overrides: dict[str, Any]
     tolerance: str
     golden: bool
+
+
+def _reader(
+    job: _Job,
+    bag: Bag | None = None,
+    watch: Watch | None = None,
+    keep: dict[Hashable, Any] | None = None,
+) -> Callable[[str], ReplayResult]:
+    """Read the bag; what is returned replays a node of it."""
+    began = time.perf_counter()
+    recording = Recording(Bag(job.path, job.mapping) if bag is None else bag)
+    reading = time.perf_counter() - began
+
+    def replay_node(node: str) -> ReplayResult:
+        result = _one(job, recording, node, watch, keep)
+        result.reading = reading
+        return result
+
+    return replay_node
 
 
 def _one(
@@ -282,30 +300,3 @@ def _nothing(result: ReplayResult) -> str:
         return ""
     whys = [why for t in result.tallies.values() for why in t.skipped] + list(result.stopped.values())
     return f"{result.path}: nothing could be compared: {'; '.join(dict.fromkeys(whys)) or 'no outputs'}"
-
-
-def _side_by_side(job: _Job, processes: int) -> dict[str, ReplayResult]:
-    """Nodes in processes of their own; those that take longest, loading included, first."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    order = sorted(job.nodes, key=lambda n: _COST.index(n))
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {node: pool.submit(_in_process, job, node) for node in order}
-        return {node: future.result() for node, future in futures.items()}
-
-
-_COST = ("planner", "action_expert", "cropper", "arm_streamer", "task", "trajectory")
-_READ: list[tuple[Recording, float]] = []
-"""In a process of the pool: what it reads, and the seconds that took. It reads once for all its nodes."""
-
-
-def _in_process(job: _Job, node: str) -> ReplayResult:
-    if not _READ:
-        began = time.perf_counter()
-        recording = Recording(Bag(job.path, job.mapping))
-        _READ.append((recording, time.perf_counter() - began))
-    recording, reading = _READ[0]
-    result = _one(job, recording, node)
-    result.reading = reading
-    return result
