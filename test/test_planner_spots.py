@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointPlan
 from bridgevla_ros.planner.candidates import Measured
 from bridgevla_ros.planner.clauses import read
@@ -215,3 +216,17 @@ def test_a_flat_plate_is_no_free_table(planner: Planner, frame: RgbdFrame, world
         assert np.linalg.norm(drop[:2] - [0.60, -0.22]) > 0.085 + 0.02
     else:
         assert plan.code == ErrorCode.NO_TARGET
+
+
+def test_nothing_corrects_a_free_spot(planner: Planner, frame: RgbdFrame, world: World) -> None:
+    """The expert takes a bowl nearby for what a release aims at; beside it there is nothing to aim at."""
+    counts = []
+    for text in ("put the red cube in the blue bowl", "put the red cube next to the blue bowl"):
+        plan = planner.plan(PlanRequest(0.0, "task", "request", text), frame, world.T_base_camera, now=0.1)
+        assert [w.exact for w in plan.waypoints] == [False] * 4 + ["next" in text, False]
+        start = planner.arm.fk(planner.arm.home)
+        guidance = TrajectoryGenerator(TrajectoryConfig()).generate(
+            plan, start, planner.arm.gripper_max_width
+        )
+        counts.append((len(guidance.contact_position), len(guidance.events)))
+    assert counts == [(2, 3), (1, 3)]

@@ -92,6 +92,7 @@ class _Stop:
     kind: WaypointKind
     event: GripperEvent
     width: float
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,9 +214,8 @@ class TrajectoryGenerator:
         quat = pose.quat() if waypoint.orientation_valid else before
         if quat @ before < 0.0:
             quat = -quat
-        return _Stop(
-            pose.translation, quat, waypoint.kind, waypoint.gripper_event, float(waypoint.gripper_width)
-        )
+        event, width = waypoint.gripper_event, float(waypoint.gripper_width)
+        return _Stop(pose.translation, quat, waypoint.kind, event, width, waypoint.exact)
 
     def _pieces(self, stops: list[_Stop], waypoints: int) -> list[tuple[bspline.PathSpline, int, int]]:
         """Splines between rests, with the indices of the first and last stop of each."""
@@ -265,7 +265,7 @@ class TrajectoryGenerator:
     ) -> Guidance:
         time, position, quat, linear, angular, kind = sampled.joined()
         events = [i for i, s in enumerate(stops) if s.event != GripperEvent.NONE]
-        contacts = [i for i, s in enumerate(stops) if s.kind == WaypointKind.CONTACT]
+        contacts = [i for i, s in enumerate(stops) if s.kind == WaypointKind.CONTACT and not s.exact]
         digest = hashlib.sha256()
         for part in (plan.plan_id, plan.digest):
             digest.update(part.encode())

@@ -161,6 +161,7 @@ class Waypoint:
         confidence: 0..1.
         position_sigma: Metres.
         orientation_valid: False: only the position is meant, the current orientation is kept.
+        exact: A free spot: nothing that stands there could correct it, so guidance is followed.
     """
 
     T_camera_tcp: Transform
@@ -172,6 +173,7 @@ class Waypoint:
     confidence: float
     position_sigma: float = 0.0
     orientation_valid: bool = True
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +250,7 @@ class Guidance:
         events: (E,) GripperEvent of each.
         event_width: (E,) metres commanded at each.
         kind: (K,) int, WaypointKind of the waypoint that the sample leads to.
-        contact_position: (C, 3) metres: TCP at each CONTACT waypoint, in order (crop centres).
+        contact_position: (C, 3) metres: TCP at each CONTACT waypoint but exact ones, in order (crop centres).
         contact_progress: (C,) their progress.
         joint_stamp: Seconds, of the joint state that the start was measured by; NaN where none was used.
         computed_at: Seconds, when it was computed; NaN where unknown.

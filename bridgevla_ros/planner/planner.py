@@ -58,6 +58,7 @@ class Stop:
     event: GripperEvent
     width: float
     anchor: int
+    exact: bool = False
 
 
 class Planner:
@@ -305,9 +306,10 @@ class Planner:
             let_go = min(self.arm.gripper_max_width, thing.width + 0.025)
             goal, finger = release(thing, where, let_go)
             over = max(up, goal[2] + config.approach_height)
+            free = found.reference is not None
             stops += [
                 Stop(at(goal, over, finger), WaypointKind.APPROACH, none, 0.0, 1),
-                Stop(at(goal, goal[2], finger), WaypointKind.CONTACT, GripperEvent.OPEN, let_go, 1),
+                Stop(at(goal, goal[2], finger), WaypointKind.CONTACT, GripperEvent.OPEN, let_go, 1, free),
                 Stop(at(goal, over, finger), WaypointKind.RETREAT, none, let_go, 1),
             ]
         return tuple(stops)
@@ -359,6 +361,8 @@ def digest(plan: WaypointPlan) -> str:
         )
         hashed.update((numbers + 0.0).astype("<f8").tobytes())
         hashed.update(struct.pack("<BB?", waypoint.kind, waypoint.gripper_event, waypoint.orientation_valid))
+        if waypoint.exact:
+            hashed.update(b"exact")
     return hashed.hexdigest()
 
 
@@ -433,6 +437,7 @@ def _waypoints(
                 depth=float(pose.translation[2]),
                 confidence=anchors[stop.anchor].confidence,
                 position_sigma=max(anchors[stop.anchor].sigma, 0.003),
+                exact=stop.exact,
             )
         )
     return tuple(out)

@@ -114,6 +114,7 @@ def waypoint_to_msg(waypoint: Waypoint) -> WaypointMsg:
         depth=float(waypoint.depth),
         confidence=float(waypoint.confidence),
         orientation_valid=bool(waypoint.orientation_valid),
+        exact=bool(waypoint.exact),
     )
 
 
@@ -130,6 +131,7 @@ def waypoint_from_msg(msg: WaypointMsg) -> Waypoint:
         msg.confidence,
         float(np.sqrt(max(np.trace(covariance) / 3.0, 0.0))),
         msg.orientation_valid,
+        msg.exact,
     )
 
 
