@@ -226,7 +226,7 @@ def test_nothing_corrects_a_free_spot(planner: Planner, frame: RgbdFrame, world:
         assert [w.exact for w in plan.waypoints] == [False] * 4 + ["next" in text, False]
         start = planner.arm.fk(planner.arm.home)
         guidance = TrajectoryGenerator(TrajectoryConfig()).generate(
-            plan, start, planner.arm.gripper_max_width
+            plan, plan.T_base_camera, start, planner.arm.gripper_max_width
         )
         counts.append((len(guidance.contact_position), len(guidance.events)))
     assert counts == [(2, 3), (1, 3)]
