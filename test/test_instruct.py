@@ -25,10 +25,14 @@ class Door:
     def __init__(self) -> None:
         import rclpy
         from bridgevla.action import ExecuteInstruction
+        from bridgevla.msg import TaskStatus
         from rclpy.action import ActionServer, CancelResponse
         from rclpy.callback_groups import ReentrantCallbackGroup
         from rclpy.executors import MultiThreadedExecutor
 
+        from bridgevla_ros.ros import qos
+
+        self.restarted = TaskStatus(stage=TaskStatus.IDLE)
         self.action = ExecuteInstruction
         self.instructions: list[str] = []
         self.cancelled = threading.Event()
@@ -41,7 +45,8 @@ class Door:
             callback_group=ReentrantCallbackGroup(),
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
-        self.executor = MultiThreadedExecutor(2)
+        self.status = self.node.create_publisher(TaskStatus, "status", qos.LATCHED)
+        self.executor = MultiThreadedExecutor(3)  # a goal that nobody follows any more keeps one
         self.executor.add_node(self.node)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._spin)
@@ -56,8 +61,10 @@ class Door:
         feedback, result = self.action.Feedback(), self.action.Result()
         status = feedback.status
         status.stage, status.progress, status.message = status.MOVING, 0.42, "on the way"
+        status.task_id = "task-1"
         if "slow" in goal.request.instruction:
             goal.publish_feedback(feedback)
+            self.status.publish(status)
             while not goal.is_cancel_requested and not self.ended.is_set():
                 time.sleep(0.02)
             goal.canceled()
@@ -125,6 +132,17 @@ def test_refusal_says_why_and_what_to_do(door: Door) -> None:
     assert "value 0.9 probability, limit 0.5 probability" in said
     assert "what to do: name another object" in said
     assert "what could be meant: red cube, green ball" in said
+
+
+def test_a_task_node_that_started_again_is_not_waited_for(door: Door) -> None:
+    process = start("slow, please, and lost")
+    assert process.stdout is not None
+    assert "on the way" in process.stdout.readline()
+    door.status.publish(door.restarted)
+    code, said = finish(process)
+    assert code == 3, said
+    assert "lost: the task node ended, or was started again" in said
+    assert "ask again" in said
 
 
 def test_interrupt_cancels_through_the_action(door: Door) -> None:

@@ -1,8 +1,8 @@
 """Give the running graph an instruction and follow it until it is done.
 
 Ctrl-C cancels the task and waits until the arm has stopped; a second Ctrl-C leaves at once.
-Exit status: 0 done, 1 refused or failed (the code is shown), 2 the words cannot be used, 3 nobody answers,
-130 cancelled.
+Exit status: 0 done, 1 refused or failed (the code is shown), 2 the words cannot be used, 3 nobody answers, or
+not any more, 130 cancelled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOBODY, EXIT_CANCELLED = 0, 1, 2, 3, 130
+_GRACE = 3.0
+"""Seconds in which a result may still come after the graph has turned to something else, or has gone."""
 STAGES = (
     "IDLE",
     "PLANNING",
@@ -113,6 +115,8 @@ class _Follower:
         self.asked = ""
         self.interrupts = 0
         self.stage = ""
+        self.newest: TaskStatus | None = None
+        self.doubtful: float | None = None
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -124,6 +128,7 @@ class _Follower:
         )
         self.row = self.bar.add_task("sent", total=1.0)
         node.create_subscription(WaypointPlan, "plan", self._on_plan, qos.LATCHED)
+        node.create_subscription(TaskStatus, "status", self._on_status, qos.LATCHED)
 
     def follow(self) -> int:
         """Send, show, cancel on Ctrl-C; returns the exit status."""
@@ -147,9 +152,13 @@ class _Follower:
         goal.timeout.nanosec = int(self.args.timeout % 1.0 * 1e9)
         sending = self.client.send_goal_async(goal, feedback_callback=self._on_feedback)
         # A goal that is on its way can be cancelled only once it is accepted.
-        handle = self._until(sending, interrupts=2)
+        handle = self._until(sending, interrupts=2, seconds=self.args.wait)
         if handle is None:
-            return EXIT_CANCELLED
+            if self.interrupts >= 2:
+                return EXIT_CANCELLED
+            self.console.print("[red]no answer[/]: the task node was there and did not take the goal")
+            self.console.print("what to do: look at its log; if it was just started again, ask once more")
+            return EXIT_NOBODY
         if not handle.accepted:
             self.console.print(
                 "[red]refused[/]: the task node does not take the goal; is a task running already?"
@@ -166,7 +175,23 @@ class _Follower:
                 cancelling = handle.cancel_goal_async()
             if self.interrupts > 1:
                 return EXIT_CANCELLED
+            if self._lost():
+                self.console.print("[red]lost[/]: the task node ended, or was started again, during the task")
+                self.console.print(
+                    "the arm has stopped and holds; what to do: look at the log of task, ask again"
+                )
+                return EXIT_NOBODY
         return self._show_result(result.result())
+
+    def _lost(self) -> bool:
+        """Whether no result will come: for a while nobody serves the goal, or another task has its place."""
+        mine, now = self.status, self.newest
+        gone = not self.client.server_is_ready()
+        if gone or (mine is not None and now is not None and now.task_id != mine.task_id):
+            self.doubtful = self.doubtful or time.monotonic()
+            return time.monotonic() - self.doubtful > _GRACE
+        self.doubtful = None
+        return False
 
     def _wait_for_server(self) -> bool:
         until = time.monotonic() + self.args.wait
@@ -183,11 +208,12 @@ class _Follower:
                 return False
         return True
 
-    def _until(self, future: Any, interrupts: int = 1) -> Any:
-        """Return what a future brings, None when so many interrupts came first."""
+    def _until(self, future: Any, interrupts: int = 1, seconds: float = math.inf) -> Any:
+        """Return what a future brings, None when so many interrupts, or seconds, came first."""
+        until = time.monotonic() + seconds
         while not future.done():
             self._spin()
-            if self.interrupts >= interrupts:
+            if self.interrupts >= interrupts or time.monotonic() > until:
                 return None
         return future.result()
 
@@ -201,6 +227,9 @@ class _Follower:
 
     def _on_plan(self, message: Any) -> None:
         self.plan = message
+
+    def _on_status(self, message: Any) -> None:
+        self.newest = message
 
     def _on_feedback(self, message: Any) -> None:
         self.status = status = message.feedback.status
