@@ -12,6 +12,11 @@ SUB_VERBS: tuple[Verb, ...] = (
         "the diffusion action expert: on trajectories first, then with clouds",
     ),
     Verb(
+        "small-vlm",
+        "bridgevla_ros.training.small_vlm",
+        "a small vision-language model that points, around the embedded planner's eyes",
+    ),
+    Verb(
         "vlm",
         "bridgevla_ros.training.sft",
         "a vision-language model of yours: LoRA on scenes and demonstrations, watched for forgetting",

@@ -17,11 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import load_file, save_file
 
 from bridgevla_ros.planner.grounding import GroundingConfig, GroundingModel, TokenEncoder
 from bridgevla_ros.planner.vocabulary import COLOUR_NAMES, THING_NAMES
-from bridgevla_ros.training import planner_text, planner_vision
+from bridgevla_ros.training import optimizer_state, planner_text, planner_vision
 from bridgevla_ros.training.planner_data import TRAIN_SEED, VALIDATION_SEED, Frames, render
 
 SHARD_SCENES = 100
@@ -213,7 +212,8 @@ def _vision(
     step, spent = 0, 0.0
     state = args.out / "optimizer.safetensors"
     if args.resume and state.exists():
-        step, spent = _load_optimizer(state, optimizer, model)
+        # the language part is the checkpoint's
+        step, spent = optimizer_state.load(state, optimizer, model, ("trunk.", "head."))
     rng = np.random.default_rng([args.seed, step])
     task = bar.add_task("vision", total=args.steps, completed=step)
     started = saved = time.monotonic()
@@ -243,7 +243,7 @@ def _vision(
             saved = time.monotonic()
             seconds = round(spent + saved - started, 1)
             metrics = _checkpoint(average, check, recipe, args, step, seconds)
-            _save_optimizer(state, optimizer, model, step, seconds)
+            optimizer_state.save(state, optimizer, model, step, seconds)
             log.write(json.dumps({"step": step, "seconds": seconds, "loss": recent, **metrics}) + "\n")
             log.flush()
     _checkpoint(average, check, recipe, args, step, round(spent + time.monotonic() - started, 1))
@@ -291,36 +291,6 @@ def save(model: GroundingModel, recipe: dict[str, object], folder: Path) -> None
 
 def _read(path: Path) -> dict[str, object]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _save_optimizer(
-    path: Path, optimizer: torch.optim.Optimizer, model: GroundingModel, step: int, seconds: float
-) -> None:
-    tensors = {f"weight.{k}": v.clone() for k, v in model.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"state.{i}.{k}": torch.as_tensor(v).clone() for k, v in state.items()}
-    part = path.with_suffix(".part")
-    save_file(tensors, str(part), metadata={"step": str(step), "seconds": str(seconds)})
-    part.replace(path)
-
-
-def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, model: GroundingModel) -> tuple[int, float]:
-    from safetensors import safe_open
-
-    tensors = load_file(str(path))
-    seen = {k[7:]: v for k, v in tensors.items() if k.startswith(("weight.trunk.", "weight.head."))}
-    model.load_state_dict(model.state_dict() | seen)  # the language part is the checkpoint's
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("state."):
-            _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
-    whole = optimizer.state_dict()
-    whole["state"] = state
-    optimizer.load_state_dict(whole)
-    with safe_open(str(path), framework="pt") as file:
-        metadata = file.metadata() or {}
-    return int(metadata.get("step", "0")), float(metadata.get("seconds", "0"))
 
 
 if __name__ == "__main__":

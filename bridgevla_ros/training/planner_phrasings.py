@@ -324,9 +324,43 @@ def sample(rng: random.Random) -> Phrase:
     return _phrase(rng, template, fills, len(source), *classes, before=before)
 
 
-def of_family(rng: random.Random, families: dict[str, str]) -> tuple[str, Phrase]:
-    """An instruction of a family of ``planner_families``, and the family's name."""
-    source, place = noun_pair(rng)
+def no_task(rng: random.Random) -> str:
+    """Words that are nothing an arm could do: chatter, or a question about things."""
+    if rng.random() < 0.5:
+        return _chat(rng)
+    (source, _, _), (place, _, _) = noun_pair(rng)
+    return _case(rng, _assemble(rng, rng.choice(NOT_TASKS), {"o": source, "p": place})[0])
+
+
+Noun = tuple[str, int, int]
+"""Words for a thing, its class of colour and of thing: what ``noun_phrase`` draws."""
+
+
+def about(rng: random.Random, source: Noun, place: Noun | None) -> Phrase:
+    """An instruction about given things; without a place it is about taking alone."""
+    if place is not None and rng.random() < 0.5:
+        return of_family(rng, planner_families.TRAINING, (source, place))[1]
+    fills, length = {"o": source[0]}, len(source[0])
+    if place is None:
+        template = rng.choice(SOURCE_ONLY)
+        return _phrase(rng, template, fills, length, (source[1], COLOUR_ANY), (source[2], THING_NONE))
+    template = rng.choice(IMPERATIVE if rng.random() < 0.6 else STATEMENT)
+    before = rng.choice(BEFORE) if template not in STATEMENT and rng.random() < 0.35 else ""
+    classes = (source[1], place[1]), (source[2], place[2])
+    return _phrase(rng, template, fills | {"p": place[0]}, length, *classes, before=before)
+
+
+def of_family(
+    rng: random.Random, families: dict[str, str], pair: tuple[Noun, Noun] | None = None
+) -> tuple[str, Phrase]:
+    """An instruction of a family of ``planner_families``, and the family's name.
+
+    Args:
+        rng: Drawn from.
+        families: To choose from.
+        pair: Source and place; drawn where it is None.
+    """
+    source, place = noun_pair(rng) if pair is None else pair
     name, template = planner_families.draw(rng, families)
     fills = {"o": source[0], "p": place[0]}
     classes = (source[1], place[1]), (source[2], place[2])

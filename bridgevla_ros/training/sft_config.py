@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -68,10 +68,13 @@ class SftConfig:
             )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+Settings = TypeVar("Settings")
+
+
+def add_options(parser: argparse.ArgumentParser, settings: type[Any] = SftConfig) -> None:
     """An option for each setting; what is not given comes from the YAML file."""
     group = parser.add_argument_group("settings (instead of --config's)")
-    for name, (kind, default, spec) in specs(SftConfig).items():
+    for name, (kind, default, spec) in specs(settings).items():
         words = f"{spec.description} (default: {default})" if default != "" else spec.description
         flag = f"--{name.replace('_', '-')}"
         if type(default) is bool:
@@ -85,6 +88,11 @@ def _named(choices: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def load(path: Path, args: argparse.Namespace) -> SftConfig:
+    """Settings of fine-tuning from a YAML file and the options over it. Raises as ``read_settings``."""
+    return read_settings(path, args, SftConfig)
+
+
+def read_settings(path: Path, args: argparse.Namespace, settings: type[Settings]) -> Settings:
     """Settings from a YAML file and the options over it.
 
     Raises:
@@ -97,5 +105,5 @@ def load(path: Path, args: argparse.Namespace) -> SftConfig:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold names and values, not {type(values).__name__}")
-    given = {name: getattr(args, name) for name in specs(SftConfig) if getattr(args, name, None) is not None}
-    return from_mapping(SftConfig, {**values, **given}, str(path))
+    given = {name: getattr(args, name) for name in specs(settings) if getattr(args, name, None) is not None}
+    return from_mapping(settings, {**values, **given}, str(path))

@@ -18,7 +18,10 @@ from transformers import (
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
-from bridgevla_ros.planner import prompt
+from bridgevla_ros.planner import (
+    prompt,
+    sight,  # noqa: F401  registers our vision tower with transformers' Auto classes
+)
 from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.processors import load_processor
