@@ -1,6 +1,7 @@
 """What a model is taught and asked: labels that lead back, questions, demonstrations, what is refused."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,22 @@ class Taught:
         return parse.waypoints(self.second, len(depths))
 
 
-@pytest.mark.parametrize("convention", ["qwen2.5", "qwen3", "paligemma"])
-def test_what_is_taught_is_the_demonstrators_plan(convention: str, tmp_path: Path) -> None:
-    scene = sample_scene(SEED)
-    task = default_task(scene)
-    assert sft_scenes.render(tmp_path / "x", 1, SEED, draw=lambda seed, rng: scene, absent=0.0) == 1
-    (example,) = sft_examples.read(tmp_path / "x")
+@pytest.fixture(scope="module")
+def demonstrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[sft_examples.Example, World]]:
+    """An example of one scene, and that scene."""
+    scene, folder = sample_scene(SEED), tmp_path_factory.mktemp("demonstrated") / "x"
+    assert sft_scenes.render(folder, 1, SEED, draw=lambda seed, rng: scene, absent=0.0) == 1
     world = World(scene=scene)
+    yield sft_examples.read(folder)[0], world
+    world.close()
+
+
+@pytest.mark.parametrize("convention", ["qwen2.5", "qwen3", "paligemma"])
+def test_what_is_taught_is_the_demonstrators_plan(
+    convention: str, demonstrated: tuple[sft_examples.Example, World]
+) -> None:
+    example, world = demonstrated
+    task = default_task(world.scene)
     named = example.labels
     stops = subgoal(world, pick_and_place(*named), 0).waypoints
     planner = Planner(PlannerConfig(waypoint_source="model", semantic_limit=0.0), Taught(example, convention))
@@ -71,14 +81,20 @@ def test_what_is_taught_is_the_demonstrators_plan(convention: str, tmp_path: Pat
         assert np.linalg.norm(pose.translation - stop.T_base_tcp.translation) < 0.006
         turn = abs(float(pose.rotation[:2, 1] @ stop.T_base_tcp.rotation[:2, 1]))
         assert turn > 0.999  # the two fingers are alike
-    world.close()
+
+
+@pytest.fixture(scope="module")
+def absent(tmp_path_factory: pytest.TempPathFactory) -> list[sft_examples.Example]:
+    folder = tmp_path_factory.mktemp("absent") / "x"
+    assert sft_scenes.render(folder, 3, SEED + 20, absent=1.0) == 3
+    return sft_examples.read(folder)
 
 
 @pytest.mark.parametrize("convention", sorted(CONVENTIONS))
-def test_nothing_to_take_is_an_answer_that_is_read(convention: str, tmp_path: Path) -> None:
-    made = sft_scenes.render(tmp_path / "x", 3, SEED + 20, absent=1.0)
-    assert made == 3
-    examples = [e for e in sft_examples.read(tmp_path / "x") if not len(e.pixels)]
+def test_nothing_to_take_is_an_answer_that_is_read(
+    convention: str, absent: list[sft_examples.Example]
+) -> None:
+    examples = [e for e in absent if not len(e.pixels)]
     assert examples
     answer = sft_examples.points_answer(examples[0], convention)
     if convention == "paligemma":  # it has no words for that

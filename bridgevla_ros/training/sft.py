@@ -80,13 +80,15 @@ def run(args: argparse.Namespace) -> int:
     """Gather examples, fine-tune, merge. 0; 1 where general knowledge fell before anything could be kept."""
     from transformers.utils.logging import disable_progress_bar
 
-    from bridgevla_ros.training import sft_model, sft_trainer
+    from bridgevla_ros.training import sft_model
 
     disable_progress_bar()  # of each file that is read or written
     config = sft_config.load(resources.find_config(args.config), args)
     sft_model.check_folder(args.checkpoint)
     questions = read_questions(args.questions)
     _check_out(args.out, args.resume)
+    from bridgevla_ros.training import sft_trainer  # trl takes many seconds: what is refused is refused first
+
     started = time.monotonic()
     with Progress(*COLUMNS) as bar:
         examples = gather(args, config, bar)
