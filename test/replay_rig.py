@@ -5,7 +5,7 @@ No process, no DDS, no recorder of ours: what the nodes would publish is put int
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,9 @@ from rclpy.serialization import serialize_message
 from tf2_msgs.msg import TFMessage
 
 from bridgevla_ros.bags.definitions import definition, installed
+from bridgevla_ros.bags.replay import ReplayResult, engine
 from bridgevla_ros.bags.replay.crossing import crossed
+from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.guiding import Guide, TrajectoryNodeConfig
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer_config import StreamerConfig
@@ -49,6 +51,11 @@ from bridgevla_ros.ros import conversions
 CAMERA = synthetic.camera_looking_at(np.array([1.15, 0.25, 0.75]), np.array([0.5, 0.0, 0.05]))
 INTRINSICS = replace(synthetic.intrinsics_of(160, 120, fov_y=0.75), frame="eye")
 CUBE = np.array([[0.50, -0.02, 0.0], [0.54, 0.02, 0.05]])
+EXPERT: dict[str, Any] = {"policy": "expert", "samples": 2, "max_spread": 3.6e-4}
+"""Parameters of the rig's expert: towards the cube its two samples disagree by up to 0.39 mm, so that some
+chunks of a run of 2 s are refused."""
+SAMPLES = {f"action_expert.{name}": value for name, value in EXPERT.items()}
+"""The rig's bag, like a foreign one, holds no parameters."""
 START = 5.0
 """Seconds at which simulated time begins."""
 
@@ -92,7 +99,7 @@ class Run:
         cropper.warm_up()
         self.feed = CropperFeed(CropperNodeConfig(), cropper)
         self.observer = Observer(ActionExpertNodeConfig())
-        self.policy = make_policy(ExpertConfig(policy="expert", samples=2), self.arm)
+        self.policy = make_policy(ExpertConfig(**EXPERT), self.arm)
         self.q, self.width = self.arm.home.copy(), 0.085
         self.now = START
         self.events: list[tuple[float, Callable[[], None]]] = []
@@ -155,7 +162,10 @@ class Run:
         observation = self.observer.observe(self.now)
         if isinstance(observation, Idle):
             return
-        chunk = self.policy.chunk(observation, 7)
+        try:
+            chunk = self.policy.chunk(observation, 7)
+        except BridgeError as error:
+            chunk = self.policy.refusal(observation, 7, error)
         message = crossed(conversions.action_chunk_to_msg(chunk, self.arm.joint_names))
         self.write("/action_chunk", message)
         heard = conversions.action_chunk_from_msg(message, self.arm.joint_names)
@@ -235,6 +245,15 @@ def the_plan(arm: ArmModel, request: PlanRequest, now: float) -> WaypointPlan:
         request.instruction, request.instruction, 0, 1, (), tuple(waypoints), camera, INTRINSICS, "by hand",
         "", 0, "digest", computed_at=now,
     )  # fmt: skip
+
+
+KEEP: dict[Hashable, Any] = {}
+"""Models that a replay of this process has loaded."""
+
+
+def replay(*arguments: Any, **options: Any) -> ReplayResult:
+    """As ``bags.replay.replay``; what it loads is loaded once for all tests of a process."""
+    return engine.replay(*arguments, **{"keep": KEEP, **options})
 
 
 def write_run(folder: Path, seconds: float = 3.0) -> Path:

@@ -10,21 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
-from replay_rig import START, changed, write_run
+from replay_rig import SAMPLES, START, changed, replay, write_run
 from safetensors.numpy import load_file, save_file
 from tf2_msgs.msg import TFMessage
 
-from bridgevla_ros.bags.replay import ReplayResult, replay
+from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.replay import ReplayResult
 from bridgevla_ros.bags.replay.engine import present
 from bridgevla_ros.bags.replay.golden import Blessing
 from bridgevla_ros.bags.replay.what_if import compare_settings
 from bridgevla_ros.cli import main
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.config import ConfigError
-from bridgevla_ros.core.errors import BridgeError
-
-SAMPLES = {"action_expert.samples": 2}
-"""The rig's expert draws two; its bag, like a foreign one, holds no parameters."""
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +43,31 @@ def test_a_bag_written_by_hand_replays(bag: Path) -> None:
         assert result.tallies[node].exact == result.tallies[node].total > 0
     assert result.tallies["arm_streamer"].compared["arm/joint_trajectory"] > 100
     assert not any(t.skipped for t in result.tallies.values())
+    assert refusals(bag) > 0  # the expert's refusals are among them
     assert json.loads(json.dumps(result.to_json()))["same"] is True
+
+
+def refusals(bag: Path) -> int:
+    return sum(
+        item.message.code == ErrorCode.EXPERT_DIVERGED for item in Bag(bag).messages(["/action_chunk"])
+    )
+
+
+def test_a_refusal_of_the_expert_replays_and_one_that_is_none_any_more_is_named(bag: Path) -> None:
+    wider = {**SAMPLES, "action_expert.max_spread": 0.03}
+    result = replay(bag, ("action_expert",), overrides=wider, tolerance="same")
+    codes = [d for d in result.differences if d.quantity == "code"]
+    assert len(codes) == refusals(bag) > 0
+    assert all(d.recorded.startswith("EXPERT_DIVERGED") and d.replayed == "NONE" for d in codes)
+    # A refusal leaves no trace: the chunks after it are those that they were.
+    assert {d.index for d in result.differences} == {d.index for d in codes}
+    assert "parameter action_expert.max_spread: recorded" in result.reasons[0]
+
+    narrower = {**SAMPLES, "action_expert.max_spread": 0.0}
+    result = replay(bag, ("action_expert",), overrides=narrower, tolerance="same")
+    tally = result.tallies["action_expert"]
+    assert tally.differing == tally.total - refusals(bag)
+    assert {d.replayed.split()[0] for d in result.differences if d.quantity == "code"} == {"EXPERT_DIVERGED"}
 
 
 def test_other_weights_are_named(bag: Path, tmp_path: Path) -> None:
@@ -67,6 +89,7 @@ def test_other_weights_are_named(bag: Path, tmp_path: Path) -> None:
 def test_another_seed_is_named(bag: Path) -> None:
     result = replay(bag, ("action_expert",), seed=8, overrides=SAMPLES, tolerance="same")
     assert "chunk" in quantities(result, "action_expert")
+    assert str(result.first).startswith("action_expert at ")
     assert "seed: 8 instead of the recorded ones" in result.reasons
 
 
@@ -95,7 +118,7 @@ def test_a_moved_camera_is_named(bag: Path, tmp_path: Path) -> None:
         message.transforms[0].transform.translation.x += 0.005
         return bytes(serialize_message(message))
 
-    result = replay(changed(bag, tmp_path, move), ("cropper",), tolerance="same")
+    result = replay(changed(bag, tmp_path, move), ("cropper", "trajectory"), tolerance="same")
     worst = max(d.value for d in result.differences if d.quantity == "crop centre")
     assert 3.0 < worst < 7.0
     assert any("camera pose" in r and "5.00 mm" in r for r in result.reasons)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
-from replay_rig import changed, write_run
+from replay_rig import SAMPLES, changed, replay, write_run
 from safetensors.numpy import load_file, save_file
 
 from bridgevla_ros.bags.reader import Bag
-from bridgevla_ros.bags.replay import ReplayResult, replay
+from bridgevla_ros.bags.replay import ReplayResult
 from bridgevla_ros.bags.replay.engine import present
 from bridgevla_ros.bags.replay.golden import Blessing
 from bridgevla_ros.bags.replay.stability import stability
@@ -23,11 +23,11 @@ from bridgevla_ros.bags.replay.what_if import WhatIf, compare_settings
 from bridgevla_ros.cli import main
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.types import CHECK
 from bridgevla_ros.planner.matching import unanswered
 from bridgevla_ros.ros import conversions
 
 SHIPPED = Path(__file__).resolve().parent / "replay"
-SAMPLES = {"action_expert.samples": 2}
 CHANGED = {
     "trajectory.max_speed": 0.2,
     "cropper.voxel": 0.008,
@@ -131,23 +131,41 @@ def test_the_verb_repeats(bags: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_planners_changes_are_caught_and_named(tmp_path: Path) -> None:
     bag = tmp_path / "bag"
     shutil.copytree(SHIPPED / "success", bag)
-    keep: dict[Any, Any] = {}
-    bless(bag, ("planner",), {})
-    assert replay(bag, ("planner",), keep=keep).same
-
     higher = {"planner.travel_height": 0.25}
-    result = replay(bag, ("planner",), overrides=higher, keep=keep)
-    assert "waypoint" in quantities(result)
-    assert any(r.startswith("parameter planner.travel_height: recorded") for r in result.reasons)
-
-    folder = other_weights(tmp_path / "planner")
-    result = replay(bag, ("planner",), overrides={"planner.weights": str(folder)}, keep=keep)
-    assert {"anchor confidence", "anchor pixel", "null probability"} <= quantities(result)
-    assert any(r.startswith("weights of embedded") and "recorded" in r for r in result.reasons)
-
     bless(bag, ("planner",), higher)
-    assert replay(bag, ("planner",), overrides=higher, keep=keep).same
-    assert not replay(bag, ("planner",), keep=keep).same
+    again = replay(bag, ("planner",), overrides=higher)
+    assert again.same
+    assert any(r.startswith("parameter planner.travel_height: recorded") for r in again.reasons)
+    result = replay(bag, ("planner",))
+    assert "waypoint" in quantities(result)
+    assert {d.node for d in result.differences} == {"planner"}
+
+
+def test_what_if_another_planner_had_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second checkpoint, each weight 1% larger, against the recorded one over a folder of three bags."""
+    folder = tmp_path / "bags"
+    for name in ("success", "refused_plan", "sensor_loss"):
+        shutil.copytree(SHIPPED / name, folder / name)
+    other = other_weights(tmp_path / "planner")
+    words = ["replay", str(folder), "--node", "planner", "--what-if", f"planner={other}", "--jobs", "1"]
+    assert main([*words, "--json", str(tmp_path / "ab.json")]) == 0
+    found = json.loads((tmp_path / "ab.json").read_text())
+    assert len(found["bags"]) == 3
+    assert any(c.startswith("parameter planner.weights: recorded") for c in found["changes"])
+    assert any(c.startswith("weights of embedded: recorded") for c in found["changes"])
+    rows = {row["quantity"]: row for row in found["rows"]}
+    for quantity in ("null probability", "anchor confidence"):
+        row = rows[quantity]
+        assert row["b"] > row["a"]
+        assert row["node"] == "planner"
+        assert row["paired"] == pytest.approx(row["b"] - row["a"])
+    row = rows["null probability"]  # that of the refusal too: all three bags have it, so it has an interval
+    assert row["bags"] == 3
+    assert row["low"] <= row["paired"] <= row["high"]
+    printed = capsys.readouterr().out
+    assert "95% interval" in printed
+    assert "null probability" in printed
+    assert "B: weights of embedded: recorded" in printed
 
 
 def quantities(result: ReplayResult) -> set[str]:
@@ -181,14 +199,26 @@ def test_plans_that_were_no_longer_wanted(tmp_path: Path) -> None:
     unfinished = with_(
         plan, request_id="stopped", code=ErrorCode.CANCELLED, anchors=plan.anchors[:1], waypoints=()
     )
+    # Whether the step is done, judged from the image that it was planned from: nothing has moved.
+    asked = with_(request, request_id="asked", attempt=CHECK, stamp=request.stamp - 0.45)
+    judged = with_(plan, request_id="asked", code=ErrorCode.NONE, anchors=(), waypoints=())
+    unknown = with_(asked, request_id="unknown", task_id="another")
     messages = [
+        ("/plan_request", sent.received_ns + 1, conversions.plan_request_to_msg(asked)),
+        ("/plan", made.received_ns + 3, conversions.waypoint_plan_to_msg(judged)),
+        ("/plan_request", sent.received_ns + 2, conversions.plan_request_to_msg(unknown)),
+        (
+            "/plan",
+            made.received_ns + 4,
+            conversions.waypoint_plan_to_msg(with_(judged, request_id="unknown")),
+        ),
         ("/plan_request", sent.received_ns - 2, conversions.plan_request_to_msg(waiting)),
         ("/plan_request", sent.received_ns - 1, conversions.plan_request_to_msg(stopped)),
         ("/plan", made.received_ns + 1, conversions.waypoint_plan_to_msg(unseen)),
         ("/plan", made.received_ns + 2, conversions.waypoint_plan_to_msg(unfinished)),
     ]
     more = [(topic, when, bytes(serialize_message(message))) for topic, when, message in messages]
-    for gone, differing in (((), set()), (("/plan_request", "/plan", "/status"), {"stopped"})):
+    for gone, differing in (((), {"asked"}), (("/plan_request", "/plan", "/status"), {"asked", "stopped"})):
         folder = tmp_path / f"without_{len(gone)}"
         folder.mkdir()
         path = changed(
@@ -198,4 +228,6 @@ def test_plans_that_were_no_longer_wanted(tmp_path: Path) -> None:
         # The plan that was carried out is another test's.
         found = {d.key for d in result.differences if d.quantity == "code"} - {request.request_id}
         assert found == differing
-        assert result.tallies["planner"].total == 3 - (1 if gone else 0)
+        tally = result.tallies["planner"]
+        assert tally.total == 4 - (1 if gone else 0)
+        assert dict(tally.skipped) == {"the plan of the step that is judged is not in the bag": 1}

@@ -11,15 +11,14 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 from rclpy.serialization import deserialize_message, serialize_message
-from replay_rig import changed, write_run
+from replay_rig import SAMPLES, changed, replay, write_run
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as RosbagsWriter
 
-from bridgevla_ros.bags.replay import ReplayResult, replay
+from bridgevla_ros.bags.replay import ReplayResult
 from bridgevla_ros.cli import main
 from bridgevla_ros.core.kinematics import ArmModel
 
-SAMPLES = {"action_expert.samples": 2}
 NODES = ("cropper", "trajectory", "action_expert", "task", "arm_streamer")
 TOPICS = {
     "/joint_states": "/fr3/joints",
@@ -37,6 +36,11 @@ FRAME_FIELDS, JOINT_FIELDS = ("frame_id", "child_frame_id", "base_frame"), ("nam
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("run"), 1.0)
+
+
+@pytest.fixture(scope="module")
+def ours(bag: Path) -> ReplayResult:
+    return replay(bag, NODES, overrides=SAMPLES, tolerance="same")
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +100,14 @@ def rename(message: Any) -> None:
 
 
 @pytest.mark.parametrize("storage", list(StoragePlugin), ids=lambda s: s.name)
-def test_another_robots_run_replays(bag: Path, mapping: Path, tmp_path: Path, storage: StoragePlugin) -> None:
+def test_another_robots_run_replays(
+    bag: Path, mapping: Path, tmp_path: Path, storage: StoragePlugin, ours: ReplayResult
+) -> None:
     theirs = other_cell(bag, tmp_path / "cell", storage)
     assert not replay(theirs, ("cropper",)).same  # under its own names it does not
     result = replay(theirs, NODES, overrides=SAMPLES, mapping=mapping, tolerance="same")
     assert result.same, story(result)
     assert result.exact
-    ours = replay(bag, NODES, overrides=SAMPLES, tolerance="same")
     assert {n: t.total for n, t in result.tallies.items()} == {n: t.total for n, t in ours.tallies.items()}
 
 
@@ -120,15 +125,14 @@ def test_a_topic_that_is_not_there_leaves_the_rest(bag: Path, tmp_path: Path) ->
     assert result.status == 1
 
 
-def test_a_truncated_file_replays_as_far_as_it_goes(bag: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_replays_as_far_as_it_goes(bag: Path, tmp_path: Path, ours: ReplayResult) -> None:
     data = bag.read_bytes()
     cut = tmp_path / "cut.mcap"
     cut.write_bytes(data[: int(0.6 * len(data))])
     result = replay(cut, ("cropper", "action_expert"), overrides=SAMPLES, tolerance="same")
-    whole = replay(bag, ("cropper", "action_expert"), overrides=SAMPLES, tolerance="same")
     assert result.same, story(result)
     for node, tally in result.tallies.items():
-        assert 0 < tally.total < whole.tallies[node].total
+        assert 0 < tally.total < ours.tallies[node].total
     assert any("cut off" in note for note in result.notes)
 
 

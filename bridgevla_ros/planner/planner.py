@@ -205,6 +205,10 @@ class Planner:
         )
         return dataclasses.replace(plan, digest=digest(plan))
 
+    def forget(self) -> None:
+        """Know no earlier step, as after a start."""
+        self._before = None
+
     def remembers(self, request: PlanRequest) -> bool:
         """Whether the image that a step was planned from is still known."""
         before = self._before

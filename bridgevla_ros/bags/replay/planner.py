@@ -14,7 +14,7 @@ from bridgevla_ros.bags.replay.settings import Settings
 from bridgevla_ros.bags.replay.state import first_stamp
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.task_status import Stage
-from bridgevla_ros.core.types import PlanRequest, WaypointPlan
+from bridgevla_ros.core.types import CHECK, PlanRequest, WaypointPlan
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.matching import FrameMatcher, PlannerNodeConfig, unanswered
 from bridgevla_ros.planner.planner import Planner
@@ -45,6 +45,7 @@ class PlannerReplay:
         self._config = config
         arm = settings.arm(config.robot)
         self._planner = settings.loaded(config, config.robot, lambda: Planner(config, arm=arm))
+        self._planner.forget()
         self._named = recording.bag.tells("bridgevla/msg/WaypointPlan", "joint_stamp")
         self.weights: dict[str, tuple[str, str]] = {}
 
@@ -69,6 +70,9 @@ class PlannerReplay:
                 continue
             if self._seed is not None:
                 request = replace(request, seed=self._seed)
+            if request.attempt == CHECK and not self._planner.remembers(request):
+                yield Skipped(NODE, "the plan of the step that is judged is not in the bag")
+                continue
             if math.isnan(plan.color_stamp):
                 yield from self._unseen(item, plan, request, requests)
                 continue

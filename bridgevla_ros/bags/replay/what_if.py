@@ -8,6 +8,7 @@ is not known from a recording: inputs after B's first other command would have b
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +61,8 @@ class WhatIf:
         refused: Path -> why it could not be replayed.
         rows: By node and quantity.
         outputs: Node -> (outputs compared, outputs of A that differ, of B that differ).
+        turned: Node and "code -> code" -> how many outputs have another code with B than with A, e.g. a plan
+            that became a refusal.
     """
 
     changes: list[str] = field(default_factory=list)
@@ -67,6 +70,7 @@ class WhatIf:
     refused: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     outputs: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    turned: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -84,6 +88,7 @@ class WhatIf:
             "refused": self.refused,
             "rows": rows,
             "outputs": outputs,
+            "turned": [{"node": n, "codes": c, "outputs": k} for (n, c), k in self.turned.items()],
         }
 
 
@@ -139,6 +144,22 @@ def _count(outcome: WhatIf, pairs: list[tuple[ReplayResult, ReplayResult]]) -> N
             n, da, db = outcome.outputs.get(node, (0, 0, 0))
             other = b.tallies[node]
             outcome.outputs[node] = (n + tally.total, da + tally.differing, db + other.differing)
+        outcome.turned += _codes(a, b)
+
+
+def _codes(a: ReplayResult, b: ReplayResult) -> Counter[tuple[str, str]]:
+    """Outputs whose code is another one with B: as recorded and with A, or with A, then with B."""
+    with_a, with_b = (
+        {(d.node, d.topic, d.index): d for d in side.differences if d.quantity == "code"} for side in (a, b)
+    )
+    found: Counter[tuple[str, str]] = Counter()
+    for at in with_a.keys() | with_b.keys():
+        known = with_b.get(at) or with_a[at]
+        recorded = known.recorded.split()[0]
+        sides = [s[at].replayed.split()[0] if at in s else recorded for s in (with_a, with_b)]
+        if sides[0] != sides[1]:
+            found[(known.node, f"{sides[0]} -> {sides[1]}")] += 1
+    return found
 
 
 def _rows(outcome: WhatIf, pairs: list[tuple[ReplayResult, ReplayResult]]) -> None:
@@ -194,3 +215,5 @@ def show(outcome: WhatIf, console: Console) -> None:
     console.print(table)
     for node, (n, a, b) in outcome.outputs.items():
         console.print(f"{node}: of {n} outputs {a} differ from the recording with A, {b} with B")
+        for (_, codes), count in sorted(i for i in outcome.turned.items() if i[0][0] == node):
+            console.print(f"  code {codes}: {count}")
