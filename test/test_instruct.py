@@ -67,7 +67,10 @@ class Door:
             self.status.publish(status)
             while not goal.is_cancel_requested and not self.ended.is_set():
                 time.sleep(0.02)
-            goal.canceled()
+            if goal.is_cancel_requested:
+                goal.canceled()
+            else:
+                goal.abort()
             self.cancelled.set()
             result.code = int(ErrorCode.CANCELLED)
         elif "absent" in goal.request.instruction:
