@@ -61,7 +61,7 @@ def test_a_refusal_of_the_expert_replays_and_one_that_is_none_any_more_is_named(
     assert all(d.recorded.startswith("EXPERT_DIVERGED") and d.replayed == "NONE" for d in codes)
     # A refusal leaves no trace: the chunks after it are those that they were.
     assert {d.index for d in result.differences} == {d.index for d in codes}
-    assert "parameter action_expert.max_spread: recorded" in result.reasons[0]
+    assert any(r.startswith("parameter action_expert.max_spread: recorded") for r in result.reasons)
 
     narrower = {**SAMPLES, "action_expert.max_spread": 0.0}
     result = replay(bag, ("action_expert",), overrides=narrower, tolerance="same")
