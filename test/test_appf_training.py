@@ -51,7 +51,7 @@ def cubes(frames: int, episodes: int = 1) -> Bank:
             "joints": np.zeros(7), "joint_velocity": np.zeros(7), "tcp": pose + above,
             "twist": np.zeros(6), "width": 0.085, "center": center, "episode": 200_000 + i % episodes,
             "contact": 0, "event": 2, "pose": pose, "yaw_period": np.pi / 2, "z_band": np.array([0.02, 0.03]),
-            "others": np.full((OTHERS, 2), np.nan),
+            "others": np.full((OTHERS, 2), np.nan), "onward": np.zeros(3),
         })  # fmt: skip
         clouds.append((np.concatenate([own, other]), np.zeros(210), np.arange(210) < 150))
     return from_rows(rows, clouds, ["pick cube"] * frames, {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -92,6 +94,19 @@ def test_contacts_are_chained_where_the_hand_does_not_leave(
     guidance: Guidance, chains: list[tuple[int, int]]
 ) -> None:
     assert [chain(guidance, k) for k in range(len(guidance.contact_progress))] == chains
+
+
+def test_a_chain_tells_the_way_to_its_next_contact() -> None:
+    """At its first contact, whole and exact; a contact by itself has none, nor has the end of the path."""
+    for guidance, way in ((PUSH, [0.0, -0.2, 0.0]), (PULL, [0.0, -0.15, 0.0]), (PICK_AND_PLACE, [0.0] * 3)):
+        np.testing.assert_allclose(ahead(guidance, 0.0, 0).contact.onward, way, atol=1e-9)
+    np.testing.assert_array_equal(ahead(PUSH, 1.0, 1).contact.onward, np.zeros(3))
+
+
+def test_a_contact_says_how_aslant_the_hand_reaches_it() -> None:
+    assert ahead(PUSH, 0.0, 0).contact.tilt == pytest.approx(0.0, abs=1e-6)
+    turned = (Rotation.from_euler("y", -0.8) * Rotation.from_quat(PUSH.quat)).as_quat()
+    assert ahead(dataclasses.replace(PUSH, quat=turned), 0.0, 0).contact.tilt == pytest.approx(0.8, abs=1e-6)
 
 
 def test_only_closing_at_a_contact_takes_hold() -> None:

@@ -22,7 +22,9 @@ from bridgevla_ros.datasets.lerobot_writer import LeRobotWriter
 from bridgevla_ros.datasets.reading import open_dataset
 from bridgevla_ros.expert.checkpoint import SHIPPED
 from bridgevla_ros.expert.config import ModelConfig
-from bridgevla_ros.expert.features import encode_action, first_gain
+from bridgevla_ros.expert.features import POSITION_SCALE, encode_action, first_gain
+from bridgevla_ros.simulation import suites
+from bridgevla_ros.simulation.demonstrations import subgoal
 from bridgevla_ros.training import data_dagger, data_generate, data_trajectories
 from bridgevla_ros.training.data_bank import FIRST_SEED, LABELS, OBSERVED, OTHERS, Bank, from_rows, join
 from bridgevla_ros.training.data_corruption import (
@@ -35,6 +37,7 @@ from bridgevla_ros.training.data_corruption import (
 from bridgevla_ros.training.data_episodes import BANK_RADIUS, EpisodeRecord, Stage, bank_of
 from bridgevla_ros.training.data_faults import DepthFaults, FaultyDepth
 from bridgevla_ros.training.data_guidance import DOWN, GuidanceLibrary
+from bridgevla_ros.training.data_truth import first_contacts
 from bridgevla_ros.training.episodes_sampling import STATE, Sampler, encode_yaw_action, turn
 
 MODEL = ModelConfig()
@@ -60,7 +63,7 @@ def cube_bank(frames: int = 4, yaw: float = 0.3, period: float = np.pi / 2, seed
                 "joint_velocity": np.zeros(7), "tcp": [*contact[:2], 0.11, 0.0, 0.0, 0.0, 1.0],
                 "twist": np.zeros(6), "width": 0.085, "center": contact + off, "episode": FIRST_SEED + i,
                 "contact": 0, "event": int(GripperEvent.CLOSE), "pose": pose, "yaw_period": period,
-                "z_band": [0.02, 0.04], "others": others,
+                "z_band": [0.02, 0.04], "others": others, "onward": [0.12, 0.05, 0.0],
             }
         )  # fmt: skip
         points = np.concatenate([own, other]) - off
@@ -305,6 +308,7 @@ def moved(bank: Bank, yaw: float, shift: Array) -> Bank:
     """All of a bank as a robot sees it whose base stands elsewhere."""
     R = Rotation.from_euler("z", yaw)
     columns = {name: values.copy() for name, values in bank.columns.items()}
+    columns["onward"] = R.apply(columns["onward"]).astype(np.float32)
     for name in ("camera", "tcp", "pose"):
         columns[name][:, :3] = R.apply(columns[name][:, :3]) + shift
         columns[name][:, 3:] = (R * Rotation.from_quat(columns[name][:, 3:])).as_quat()
@@ -320,16 +324,44 @@ def moved(bank: Bank, yaw: float, shift: Array) -> Bank:
 def test_a_turned_base_changes_nothing(library: GuidanceLibrary, yaw: float) -> None:
     bank, shift = cube_bank(), np.array([0.1, -0.2, 0.0])
     there = moved(bank, yaw, shift)
-    frames = np.arange(4)
+    frames, recipe = np.arange(4), dataclasses.replace(CLEAR, onward_sigmas=(0.0,))  # errors have base axes
     error = np.array([[0.02, 0.01, 0.0], [0.0, -0.02, 0.01], [-0.03, 0.0, 0.0], [0.01, 0.01, -0.02]])
-    a = Sampler(bank, library, MODEL, CLEAR).clouds(np.random.default_rng(3), 4, frames, error)
+    a = Sampler(bank, library, MODEL, recipe).clouds(np.random.default_rng(3), 4, frames, error)
     turned = Rotation.from_euler("z", yaw).apply(error)
-    b = Sampler(there, library, MODEL, CLEAR).clouds(np.random.default_rng(3), 4, frames, turned)
+    b = Sampler(there, library, MODEL, recipe).clouds(np.random.default_rng(3), 4, frames, turned)
     assert np.allclose(a.contact, b.contact, atol=1e-4)
     assert np.allclose(a.action, b.action, atol=1e-4)
     assert np.allclose(a.features, b.features, atol=1e-3)
     same = a.mask * b.mask  # a point on the crop's border may fall to the other side of it
     assert same.sum() > 0.9 * a.mask.sum()
+
+
+def test_the_way_on_tells_the_true_heading(library: GuidanceLibrary) -> None:
+    """Guidance's yaw is off, the way to the next contact in its frame is not: label and way say the same."""
+    bank, recipe = cube_bank(), dataclasses.replace(CLEAR, onward_sigmas=(0.0,))
+    batch = Sampler(bank, library, MODEL, recipe).clouds(np.random.default_rng(1), 64)
+    way = batch.features[:, -3:] * POSITION_SCALE
+    np.testing.assert_allclose(np.linalg.norm(way, axis=1), 0.13, atol=1e-6)
+    # In the guided frame: heading in the base frame - true yaw + what guidance's yaw is to be turned by.
+    turned = batch.contact[:, 3] * MODEL.rotation_limit
+    expected = np.arctan2(0.05, 0.12) - 0.3 + turned
+    left = wrap(np.arctan2(way[:, 1], way[:, 0]) - expected, np.full(64, np.pi / 2))
+    np.testing.assert_allclose(left, 0.0, atol=1e-3)
+    off = Sampler(bank, library, MODEL, CLEAR).clouds(np.random.default_rng(1), 64).features[:, -3:]
+    assert np.abs(np.linalg.norm(off * POSITION_SCALE, axis=1) - 0.13).max() > 0.003
+
+
+@pytest.mark.parametrize("seed", [900_003, 900_012])
+def test_what_is_pushed_has_one_heading(stage: Stage, seed: int) -> None:
+    """Round or not: the hand stands across the way, and only half a turn changes nothing."""
+    scene, task = suites.draw("push", seed)
+    stage.world.load(scene)
+    ((index, truth, onward),) = first_contacts(subgoal(stage.world, task, 0))
+    assert index == 1
+    assert truth.yaw_period == np.pi
+    assert 0.05 < np.linalg.norm(onward[:2]) < 0.17
+    across = truth.T_base_tcp.rotation[:, 1]  # the fingers open along it
+    assert abs(across @ onward) < 1e-6
 
 
 def test_states_of_an_expert_come_as_they_were(library: GuidanceLibrary) -> None:

@@ -143,7 +143,7 @@ def _drop_statistic(folder: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "half-written weights": (lambda f: _truncate(f / checkpoint.WEIGHTS), "damaged"),
     "half-written card": (lambda f: _truncate(f / checkpoint.CARD), "no JSON"),
-    "another version": (lambda f: _edit(f, format=1), "format 1, expected 2"),
+    "another version": (lambda f: _edit(f, format=1), "format 1, expected 3"),
     "no normaliser": (_drop_statistic, "missing \\['position_limit'\\]"),
     "no shape": (lambda f: _edit(f, model=None), "lacks 'model'"),
     "weights of another card": (lambda f: _edit(f, sha256="0" * 64), "belongs to another card"),

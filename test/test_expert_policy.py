@@ -235,6 +235,18 @@ def test_the_expert_goes_to_the_object_beside_the_guidance(arm: ArmModel, learne
     assert np.linalg.norm((blind.position[-1] - SOURCE)[:2]) < 0.003
 
 
+def test_what_is_reached_from_the_side_is_followed(arm: ArmModel, learned: LearnedPolicy) -> None:
+    """No data were made of such contacts: the network is not asked."""
+    guidance, aside = make_guidance(arm), SOURCE + np.array([0.02, 0.0, 0.0])
+    obs = observe(arm, guidance, at_contact(guidance), 1, cloud=box_cloud(aside, 10.0))
+    scene = learned._scene(obs)
+    assert np.linalg.norm(learned.residual(scene, 0).position[-1, :2]) > 0.01
+    limit = learned.model.max_tilt
+    for tilt, followed in ((limit - 0.01, False), (limit + 0.01, True)):
+        aslant = dataclasses.replace(scene, contact=dataclasses.replace(scene.contact, tilt=tilt))
+        assert np.any(learned.residual(aslant, 0).position) != followed
+
+
 def test_runtimes_agree(arm: ArmModel, learned: LearnedPolicy) -> None:
     guidance = make_guidance(arm)
     obs = observe(

@@ -92,6 +92,7 @@ def to_bank(episode: BagEpisode, number: int) -> Bank | None:
                     "yaw_period": YAW_PERIOD,
                     "z_band": (pose[2] - Z_MARGIN, pose[2] + Z_MARGIN),
                     "others": np.full((OTHERS, 2), np.nan),
+                    "onward": np.zeros(3),
                 }
             )
             clouds.append(_cloud(cloud, np.asarray(center), pose))

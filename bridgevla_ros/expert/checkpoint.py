@@ -27,7 +27,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "expert"
 """The checkpoint that ships with the package."""
 
 WEIGHTS, CARD = "model.safetensors", "expert.json"
-FORMAT = 2
+FORMAT = 3
 """2: ``encoder`` and ``denoiser`` are named, the denoiser's body is a module of its own."""
 
 

@@ -104,6 +104,8 @@ class ModelConfig:
         near, far: Metres from the contact: correction is whole nearer than near, none beyond far.
         fade: Metres from the last contact over which its correction fades to guidance.
         omega: rad/s of the critically damped return to the path.
+        max_tilt: Rad from straight down; contacts that the hand reaches more aslant are followed as guided:
+            no data were made of them.
     """
 
     horizon: int = 16
@@ -129,6 +131,7 @@ class ModelConfig:
     far: float = 0.20
     fade: float = 0.10
     omega: float = 8.0
+    max_tilt: float = 0.6
 
     @property
     def action_dim(self) -> int:
@@ -138,4 +141,4 @@ class ModelConfig:
     @property
     def feature_dim(self) -> int:
         """Length of the proprioception and guidance vector (see ``features.py``)."""
-        return 18 + self.horizon * (3 + 6 + 1 + 1) + 9
+        return 18 + self.horizon * (3 + 6 + 1 + 1) + 12

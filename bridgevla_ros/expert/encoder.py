@@ -51,7 +51,7 @@ class Glimpse(NamedTuple):
 
 
 def point_features(cloud: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N, 9) what each point is told, and (B, 27) state and tail, from (B, N, 4) and (B, F)."""
+    """(B, N, 9) what each point is told, and (B, 30) state and tail, from (B, N, 4) and (B, F)."""
     n = cloud.shape[1]
     state, tail = features[:, :STATE_DIM], features[:, -TAIL_DIM:]
     tcp = state[:, None, :3].expand(-1, n, -1)

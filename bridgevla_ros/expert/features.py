@@ -29,8 +29,9 @@ CLIP = 4.0
 """Features are clipped here: beyond 0.4 m from the contact distance no longer matters."""
 STATE_DIM = 18
 """Features of the state, the first ones: TCP position and rotation, velocities, offset from guidance."""
-TAIL_DIM = 9
-"""Features after the window: closes, opens, none, two widths, three of the cloud, guidance's age."""
+TAIL_DIM = 12
+"""Features after the window: closes, opens, none, two widths, three of the cloud, guidance's age, three of
+the way on."""
 
 
 def local_frame(position: Array, rotation: Array, up: Array) -> Transform:
@@ -129,6 +130,7 @@ def vector(
     cloud_age: Array,
     points_fraction: Array,
     guidance_age: Array,
+    onward: Array,
     gripper_max_width: float,
 ) -> NDArray[np.float32]:
     """The network's feature vector, (B, F) float32; everything in the local frame.
@@ -143,6 +145,8 @@ def vector(
         gripper_width, event_width: (B,) metres.
         cloud_present, points_fraction: (B,) 0..1.
         cloud_age, guidance_age: (B,) seconds.
+        onward: (B, 3) metres, from the guided contact to the next one of its chain (where something is
+            pushed or pulled to); zeros without one.
     """
     b = len(tcp_position)
     parts = [
@@ -169,6 +173,7 @@ def vector(
             ],
             axis=-1,
         ),
+        np.clip(onward / POSITION_SCALE, -CLIP, CLIP),
     ]
     return np.concatenate(parts, axis=-1).astype(np.float32)
 

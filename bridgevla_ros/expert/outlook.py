@@ -24,12 +24,16 @@ class Contact:
         T_base_local: Local frame of the contact.
         event: What the gripper does there; NONE where it presses, pushes or pulls.
         width: Metres after that event; NaN without one.
+        onward: (3,) metres, base frame, from it to the next contact of its chain; zeros without one.
+        tilt: Rad between the hand there and straight down.
     """
 
     exists: bool
     T_base_local: Transform
     event: GripperEvent
     width: float
+    onward: Array
+    tilt: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +125,19 @@ def next_contact(guidance: Guidance, done: int, up: Array) -> Contact:
     if done >= len(guidance.contact_progress):
         rotation = Rotation.from_quat(guidance.quat[-1]).as_matrix()
         frame = features.local_frame(guidance.position[-1], rotation, up)
-        return Contact(False, frame, GripperEvent.NONE, float("nan"))
+        return Contact(False, frame, GripperEvent.NONE, float("nan"), np.zeros(3), 0.0)
     at = float(guidance.contact_progress[done])
     nearest = int(np.abs(guidance.progress - at).argmin())
-    frame = features.local_frame(
-        guidance.contact_position[done], Rotation.from_quat(guidance.quat[nearest]).as_matrix(), up
-    )
+    rotation = Rotation.from_quat(guidance.quat[nearest]).as_matrix()
+    frame = features.local_frame(guidance.contact_position[done], rotation, up)
     event = event_at(guidance, done)
-    begins = chain(guidance, done)[0] == done
-    if event is None:
-        return Contact(begins, frame, GripperEvent.NONE, float("nan"))
-    return Contact(begins, frame, guidance.events[event], float(guidance.event_width[event]))
+    first, last = chain(guidance, done)
+    onward = guidance.contact_position[min(done + 1, last)] - guidance.contact_position[done]
+    tilt = float(np.arccos(np.clip(-rotation[:, 2] @ up / np.linalg.norm(up), -1.0, 1.0)))
+    what, width = GripperEvent.NONE, float("nan")
+    if event is not None:
+        what, width = guidance.events[event], float(guidance.event_width[event])
+    return Contact(first == done, frame, what, width, onward, tilt)
 
 
 def _apart(guidance: Guidance, contact: int, ahead: GuidanceWindow) -> Array:

@@ -149,13 +149,17 @@ class LearnedPolicy(FollowPolicy):
             cloud_age=np.array([0.0 if scene.cloud is None else obs.now - scene.cloud.stamp]) * present,
             points_fraction=np.array([mask.mean()]),
             guidance_age=np.array([obs.now - obs.guidance.stamp]),
+            onward=(local @ scene.contact.onward)[None],
             gripper_max_width=model.gripper_max_width,
         )
         return vector, cloud, mask
 
     def residual(self, scene: Scene, seed: int) -> Residual:
         """Denoise ``samples`` chunks and take the medoid."""
-        model = self.model
+        model, contact = self.model, scene.contact
+        if not contact.exists or contact.tilt > model.max_tilt:
+            zero = np.zeros((model.horizon, 3))
+            return Residual(zero, zero, scene.widths, 0.0)
         rng = np.random.default_rng(seed)
         noise = rng.standard_normal((self.config.samples, model.horizon * model.action_dim)).astype(
             np.float32
@@ -170,11 +174,8 @@ class LearnedPolicy(FollowPolicy):
         sigma = (
             float(np.sqrt(np.mean(position.var(axis=0).sum(axis=-1)))) if len(position) > 1 else float("nan")
         )
-        turn = scene.contact.T_base_local
+        turn = contact.T_base_local
         position[best, :, 2] = np.maximum(position[best, :, 2], -self.config.max_descent)
-        if not scene.contact.exists:
-            zero = np.zeros((model.horizon, 3))
-            return Residual(zero, zero, scene.widths, 0.0)
         return Residual(turn.rotate(position[best]), turn.rotate(rotvec[best]), widths[best], sigma)
 
 

@@ -66,7 +66,8 @@ class ContactTruth:
         T_base_tcp: Of the TCP there.
         event: What the gripper does there; NONE: it presses, pushes or pulls.
         yaw_period: Rad by which the TCP may be turned about the vertical and do as well: 0 where any
-            turn does (round things), pi/2 (cubes), pi (bars), 2 pi (only this one).
+            turn does (round things), pi/2 (cubes), pi (bars, and whatever is pushed: the fingers stand
+            across its way), 2 pi (only this one).
         z_band: Metres, lowest and highest TCP height at which it succeeds too.
     """
 
@@ -303,11 +304,10 @@ def _push(world: World, step: Step) -> _Stops:
     last = top_down(np.array([*(end - way * behind), height]), angle)
     over = max(height + APPROACH, highest(world, step.source) + 0.06)
     band = (LOWEST_TCP, max(height, 0.7 * thing.size[2]))
-    period = 0.0 if thing.kind in ("ball", "cylinder") else math.pi
     return [
         (Stop(_up(first, over), _VIA_APPROACH, _CLOSE, 0.0), None),
-        (Stop(first, _CONTACT, _NONE, 0.0), ContactTruth(step.source, first, _NONE, period, band)),
-        (Stop(last, _CONTACT, _NONE, 0.0), ContactTruth(step.source, last, _NONE, period, band)),
+        (Stop(first, _CONTACT, _NONE, 0.0), ContactTruth(step.source, first, _NONE, math.pi, band)),
+        (Stop(last, _CONTACT, _NONE, 0.0), ContactTruth(step.source, last, _NONE, math.pi, band)),
         (Stop(_up(last, over), _RETREAT, _NONE, 0.0), None),
     ]
 

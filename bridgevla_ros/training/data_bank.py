@@ -25,7 +25,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 FIRST_SEED = 200_000
 """Scenes of the evaluation suites have seeds below; none of them is trained on."""
-FORMAT = 1
+FORMAT = 2
 STEP = 1.0 / 8192
 """Metres, 0.12 mm: resolution of stored points."""
 OTHERS = 6
@@ -54,10 +54,12 @@ LABELS: dict[str, tuple[str, tuple[int, ...]]] = {
     "yaw_period": ("f4", ()),
     "z_band": ("f4", (2,)),
     "others": ("f4", (OTHERS, 2)),
+    "onward": ("f4", (3,)),
 }
 """Scene seed; index of the next contact in the episode; index into ``classes``; its gripper event; its true
 T_base_tcp; yaw that changes nothing, rad (0: any yaw does); lowest and highest good TCP height, metres, base
-frame; x, y of what a planner could have meant instead, NaN where there is nothing."""
+frame; x, y of what a planner could have meant instead, NaN where there is nothing; metres, base frame, from
+the contact to the next one of its chain (where it is pushed or pulled to), zeros without one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +184,9 @@ def _read(path: Path) -> Bank:
             info = json.loads(data["info"].tobytes())
             if info.get("format") != FORMAT:
                 raise BridgeError(
-                    ErrorCode.BAD_INPUT, f"{path} has format {info.get('format')}, expected {FORMAT}"
+                    ErrorCode.BAD_INPUT,
+                    f"{path} has format {info.get('format')}, expected {FORMAT}",
+                    remedy="Make it again with this version: bridgevla data generate.",
                 )
             points = data["points"]
             return Bank(

@@ -31,6 +31,8 @@ class Recipe:
         error_limit: Longer errors are shortened to this (the action's normaliser ends at 0.08).
         displaced_share, displaced: How often the target moved after the image too, and how far at most.
         yaw_sigmas, yaw_shares, yaw_limit: The same for the turn about the vertical.
+        onward_sigmas: Metres, standard deviations per horizontal axis of the way from a contact to the next
+            one of its chain, one of them drawn a sample: most of their error is the same.
         nearest: The guided point is at most this share as far from the true contact as from anything else
             that could be meant: what lies nearer to another thing names that thing.
         offset_sigmas: Of the state beside the path, one of them drawn a sample.
@@ -53,6 +55,7 @@ class Recipe:
     yaw_sigmas: tuple[float, ...] = (0.01, 0.10, 0.19)
     yaw_shares: tuple[float, ...] = (0.10, 0.45, 0.45)
     yaw_limit: float = 0.45
+    onward_sigmas: tuple[float, ...] = (0.0, 0.005, 0.015)
     nearest: float = 0.85
     offset_sigmas: tuple[float, ...] = (0.0, 0.004, 0.012, 0.025)
     velocity_sigma: float = 0.03
@@ -73,6 +76,7 @@ class Recipe:
             error_sigmas=tuple(scale * s for s in self.error_sigmas),
             yaw_sigmas=tuple(scale * s for s in self.yaw_sigmas),
             displaced=scale * self.displaced,
+            onward_sigmas=tuple(scale * s for s in self.onward_sigmas),
         )
 
     def at_metres(self, sigma: float, degrees: float | None = None) -> Recipe:

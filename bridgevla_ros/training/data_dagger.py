@@ -86,10 +86,10 @@ class _Oracle(OraclePlanner):
         found, step = subgoal(self._scene, self._steps, request.step), self._steps.steps[request.step]
         kinds = [s.kind.name for s in found.waypoints]
         self.contacts = {}
-        for number, (index, truth) in enumerate(first_contacts(found)):
-            tracker = Tracker(self._scene, truth, step)
-            ordinal = kinds[:index].count("CONTACT")
-            self.contacts[ordinal] = tracker, class_of(step, truth, tracker.kind, number == 0)
+        for number, first in enumerate(first_contacts(found)):
+            tracker = Tracker(self._scene, first, step)
+            ordinal = kinds[: first.waypoint].count("CONTACT")
+            self.contacts[ordinal] = tracker, class_of(step, first.truth, tracker.kind, number == 0)
         return super().plan(request, frame, T_base_camera, now=now, joints=joints)
 
 

@@ -234,9 +234,10 @@ class Stage:
 
     def _watched(self, step: Step, goal: Subgoal) -> list[Watched]:
         watched = []
-        for number, (index, truth) in enumerate(first_contacts(goal)):
-            tracker = Tracker(self.world, truth, step)
-            watched.append(Watched(index, tracker, class_of(step, truth, tracker.kind, number == 0)))
+        for number, first in enumerate(first_contacts(goal)):
+            tracker = Tracker(self.world, first, step)
+            name = class_of(step, first.truth, tracker.kind, number == 0)
+            watched.append(Watched(first.waypoint, tracker, name))
         return watched
 
     def _done(self, task: SuiteTask) -> bool:

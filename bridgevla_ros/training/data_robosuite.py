@@ -101,6 +101,7 @@ class RobosuiteTracker:
             "yaw_period": touch.yaw_period,
             "z_band": (z - touch.band[0], z + touch.band[1]),
             "others": others,
+            "onward": np.zeros(3),
         }
 
     def on_target(self, points: Array) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import mujoco
 import numpy as np
@@ -26,19 +26,29 @@ APART = 0.03
 _KIND = mujoco.mjtGeom
 
 
-def first_contacts(subgoal: Subgoal) -> list[tuple[int, ContactTruth]]:
-    """(index of its waypoint, truth) of each contact that begins a touch.
+class FirstContact(NamedTuple):
+    """A contact that begins a touch: index of its waypoint, its truth, and (3,) metres, base frame, from it
+    to the next contact of the touch; zeros without one."""
+
+    waypoint: int
+    truth: ContactTruth
+    onward: Array
+
+
+def first_contacts(subgoal: Subgoal) -> list[FirstContact]:
+    """The contacts that begin a touch.
 
     Contacts that follow one another without a waypoint between are one touch (turn, pull, push): what was
     corrected at its first contact is carried on.
     """
-    out, number, before = [], 0, False
-    for i, stop in enumerate(subgoal.waypoints):
-        contact = stop.kind == WaypointKind.CONTACT
-        if contact and not before:
-            out.append((i, subgoal.contacts[number]))
-        number += contact
-        before = contact
+    out: list[FirstContact] = []
+    stops = subgoal.waypoints
+    touching = [stop.kind == WaypointKind.CONTACT for stop in stops]
+    for i, stop in enumerate(stops):
+        if touching[i] and not (i and touching[i - 1]):
+            after = stops[i + 1] if i + 1 < len(stops) and touching[i + 1] else stop
+            onward = after.T_base_tcp.translation - stop.T_base_tcp.translation
+            out.append(FirstContact(i, subgoal.contacts[sum(touching[:i])], onward))
     return out
 
 
@@ -70,12 +80,13 @@ class Tracker:
 
     Args:
         world: Asked for truth.
-        truth: As it was when this is made.
+        contact: As it was when this is made.
         step: That it belongs to; the held thing is none that a planner could mean.
     """
 
-    def __init__(self, world: World, truth: ContactTruth, step: Step) -> None:
-        self.world, self.truth = world, truth
+    def __init__(self, world: World, contact: FirstContact, step: Step) -> None:
+        truth = contact.truth
+        self.world, self.truth, self._onward = world, truth, contact.onward
         self._T_thing_tcp = world.object_pose(truth.target).inverse() @ truth.T_base_tcp
         self._base = float(world.object_pose(truth.target).translation[2])
         self._held = step.source if truth.target != step.source else ""
@@ -98,6 +109,7 @@ class Tracker:
             "yaw_period": self.truth.yaw_period,
             "z_band": np.asarray(self.truth.z_band) + risen,
             "others": others,
+            "onward": self._onward,
         }
 
     def _others(self, pose: Transform) -> Array:

@@ -72,6 +72,7 @@ class Sampler:
         self._position = bank["pose"][:, :3].astype(np.float64)
         self._rotation = Rotation.from_quat(bank["pose"][:, 3:]).as_matrix().reshape(-1, 3, 3)
         self._yaw = horizontal_yaw(self._rotation)
+        self._onward = bank["onward"].astype(np.float64)
         self._center = bank["center"].astype(np.float64)
         ray = bank["camera"][:, :3] - self._position
         self._ray = ray / np.linalg.norm(ray, axis=1, keepdims=True)
@@ -105,7 +106,8 @@ class Sampler:
         told = contact.copy()
         told[:, :4] += known[:, None] * rng.normal(0.0, recipe.hint_sigma, (size, 4)).astype(np.float32)
         zero = np.zeros(size)
-        vector = self._features(rng, index, zero, zero, zero, None)
+        onward = self._onward_local(rng, frames, yaw, None)
+        vector = self._features(rng, index, zero, zero, zero, onward, None)
         empty = np.zeros((size, 0, 4), np.float32)
         return Batch(vector, empty, empty[..., 0], told, self._action(index, contact), empty[..., 0])
 
@@ -157,7 +159,8 @@ class Sampler:
             index = np.where(own >= 0, self._own_first + own, index)
         age = rng.uniform(0.0, recipe.cloud_age, size)
         present = mask.any(axis=1).astype(float)
-        vector = self._features(rng, index, present, age, mask.sum(axis=1) / 512.0, own)
+        onward = self._onward_local(rng, frames, yaw, own)
+        vector = self._features(rng, index, present, age, mask.sum(axis=1) / 512.0, onward, own)
         action = self._action(index, contact)
         return Batch(vector, cloud, mask, contact, action, hit * known[:, None].astype(np.float32))
 
@@ -181,6 +184,21 @@ class Sampler:
         turns = np.where(period > 0.0, period, 0.0) * rng.integers(8, size=size)
         aligned = self._yaw[frames] + turns + yaw_errors(rng, recipe, size)
         return origin, np.where(period > 0.0, aligned, rng.uniform(-np.pi, np.pi, size))
+
+    def _onward_local(
+        self, rng: np.random.Generator, frames: NDArray[np.int64], yaw: Array, own: NDArray[np.int64] | None
+    ) -> Array:
+        """(B, 3) metres, the guided way to the next contact of the chain, in the guided local frames.
+
+        An expert's own states had it exact: their plans' errors moved all contacts alike.
+        """
+        way = self._onward[frames]
+        off = rng.normal(size=(len(frames), 2)) * rng.choice(self.recipe.onward_sigmas, len(frames))[:, None]
+        noisy = np.linalg.norm(way, axis=1) > 0.0
+        if own is not None:
+            noisy &= own < 0
+        way[:, :2] += off * noisy[:, None]
+        return turn(way, -yaw)
 
     def label(self, frames: NDArray[np.int64], origin: Array, yaw: Array, known: NDArray[np.bool_]) -> F32:
         """(B, 5): what carries guided contacts onto the true ones, in their local frames, and presence.
@@ -217,6 +235,7 @@ class Sampler:
         present: Array,
         age: Array,
         fraction: Array,
+        onward: Array,
         own: NDArray[np.int64] | None,
     ) -> F32:
         r, size = self.recipe, len(index)
@@ -252,6 +271,7 @@ class Sampler:
             event_width=rows["event_width"],
             cloud_present=present,
             points_fraction=fraction,
+            onward=onward,
             gripper_max_width=self.model.gripper_max_width,
         )
 
