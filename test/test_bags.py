@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from rosbags.rosbag2 import Reader
 
 from bridgevla_ros.bags.definitions import make_typestore
 from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.bags.recorder import Recorder, RecorderConfig, summary
 from bridgevla_ros.bags.sink import FLUSH_PERIOD
 from bridgevla_ros.cli import record
 from bridgevla_ros.core.errors import BridgeError
@@ -203,6 +205,31 @@ def test_flushing_is_what_a_kill_does_not_take(tmp_path: Path) -> None:
         lost[name] = killed - max(received, default=0.0)
     assert lost["as it is"] < LOST
     assert lost["never"] > LOST
+
+
+def test_a_message_that_found_no_room_is_counted_and_told(ros: None, tmp_path: Path) -> None:
+    recorder = Recorder(RecorderConfig(output=str(tmp_path / "bag"), queue=8))
+    try:
+        sink, disk_works = recorder._sink, threading.Event()
+        sink.do(lambda writer: writer.add_type("/words", "std_msgs/msg/String"))
+        sink.do(lambda writer: disk_works.wait(30.0) and None)  # until then the disk stands still
+        take, word = recorder._take("/words"), cdr_string("a" * 5_000_000)
+        for _ in range(4):  # two have room
+            take(word)
+        disk_works.set()
+        assert recorder.lost == {"/words": 2}
+        recorder.close()
+        assert "LOST: /words 2" in summary(recorder)
+    finally:
+        recorder.destroy_node()
+    bag = Bag(tmp_path / "bag")
+    assert sum(1 for _ in bag.raw(["/words"])) == 2
+    assert bag.run is not None
+    assert bag.run.lost == {"/words": 2}
+
+
+def cdr_string(text: str) -> bytes:
+    return b"\0\1\0\0" + (len(text) + 1).to_bytes(4, "little") + text.encode() + b"\0"
 
 
 def test_an_existing_folder_is_not_written_over(tmp_path: Path) -> None:

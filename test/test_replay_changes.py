@@ -18,6 +18,7 @@ from bridgevla_ros.bags.reader import Bag
 from bridgevla_ros.bags.replay import ReplayResult
 from bridgevla_ros.bags.replay.engine import present
 from bridgevla_ros.bags.replay.golden import Blessing
+from bridgevla_ros.bags.replay.report import report
 from bridgevla_ros.bags.replay.stability import stability
 from bridgevla_ros.bags.replay.what_if import WhatIf, compare_settings
 from bridgevla_ros.cli import main
@@ -139,6 +140,9 @@ def test_the_planners_changes_are_caught_and_named(tmp_path: Path) -> None:
     result = replay(bag, ("planner",))
     assert "waypoint" in quantities(result)
     assert {d.node for d in result.differences} == {"planner"}
+    page = report(result, None)
+    for picture in ("the divergence on the image", "the divergence in space"):
+        assert page.count(f"alt='{picture}'") == 1
 
 
 def test_what_if_another_planner_had_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
