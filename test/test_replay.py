@@ -177,6 +177,22 @@ def test_verb(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no .mcap" in capsys.readouterr().err
 
 
+def test_the_verb_blesses_with_a_reason(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "bag"
+    own.mkdir()
+    shutil.copy(bag, own)
+    words = ["replay", str(own), "--node", "trajectory", "--param", "trajectory.max_speed=0.2"]
+    assert main(words) == 1
+    assert main([*words, "--bless"]) == 2
+    assert "reason" in capsys.readouterr().err
+    assert main([*words, "--bless", "--reason", "slower is wanted"]) == 0
+    assert json.loads((own / "golden" / "golden.json").read_text())["reason"] == "slower is wanted"
+    assert main(words) == 0
+    assert main([*words, "--recorded"]) == 1
+
+
 def test_what_if(bag: Path, tmp_path: Path) -> None:
     outcome = compare_settings([bag], ("trajectory",), overrides={"trajectory.max_speed": 0.2}, seed=None)
     row = next(r for r in outcome.rows if r.quantity == "spline time")

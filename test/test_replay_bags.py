@@ -34,6 +34,12 @@ def test_the_recording_tells_its_story(folder: Path) -> None:
     bag = Bag(folder)
     assert story(bag) == (expected.faults, expected.tasks)
     assert bag.damage == []
+    run = bag.run
+    assert run is not None
+    assert len(run.git["commit"]) == 40
+    assert {"/planner", "/action_expert", "/task"} <= run.parameters.keys()
+    for node, file in (("/planner", "model.safetensors"), ("/action_expert", "expert.json")):
+        assert len(run.checkpoints[node][file]) == 64
     assert sum(f.stat().st_size for f in folder.iterdir() if f.is_file()) < LARGEST
 
 
