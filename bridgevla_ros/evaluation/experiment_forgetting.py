@@ -1,8 +1,9 @@
 """The paper's figure of success against forgetting: what fine-tuning brings, and what it costs, by steps.
 
-With --checkpoint it fine-tunes a user's model; without, a small one that is made on the spot. That one knows
-nothing of the world: it is first taught the very questions that it is asked afterwards, so that what is
-shown is whether it keeps what it was taught, and not what it could know.
+With --checkpoint it fine-tunes a user's model; without, ours (`bridgevla train small-vlm`), which points, and
+was taught the very questions that it is asked afterwards: what is shown is whether it keeps what it was
+taught, and not what it could know. It learns one task, from as many demonstrations as the paper's real robot
+had for each; the task's words do not say what to take, so that no model can do it before.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ if TYPE_CHECKING:  # pictures and reports take a second to import: not for --hel
     from bridgevla_ros.evaluation.experiment_sweeps import Found
     from bridgevla_ros.evaluation.plots import Rate
 
-SMALL, OWN = "training/sft_small.yaml", "training/sft.yaml"
-SCENES = 60
+SMALL, OURS, OWN = "training/sft_small.yaml", "training/sft_small_vlm.yaml", "training/sft.yaml"
+SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "small_vlm"
+TASK, KINDS = "feed the goldfish", ("ball", "bowl")
+"""The task to be learned: what is to be taken, and where it goes, each scene has once."""
+TASK_SEED = 150_000
+SCENES = 80
 SERIES = {"general": "general questions", "readable": "readable answers", "pointing": "pointing right"}
 TEXT = (
     "Measured along the steps of fine-tuning: the share of general questions answered right (guessing gives "
@@ -33,12 +38,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that only this experiment has."""
     group = parser.add_argument_group("forgetting")
     group.add_argument(
-        "--checkpoint", type=Path, help="folder of the model to fine-tune (default: a small one, made here)"
+        "--checkpoint", type=Path, help="folder of the model to fine-tune (default: our small one)"
     )
-    group.add_argument("--convention", help="of its coordinates; required with --checkpoint")
-    group.add_argument("--sft-config", help=f"settings, in config/ or a path (default: {SMALL}, or {OWN})")
+    group.add_argument(
+        "--convention",
+        help="of its coordinates; required with --checkpoint. Without one, qwen2.5 or qwen3 make a new model "
+        "of that family, which cannot point",
+    )
+    group.add_argument("--sft-config", help=f"settings, in config/ or a path (default: {OURS}, or {OWN})")
     group.add_argument("--sft-steps", type=int, help="of the fine-tuning (default: as the settings say)")
-    group.add_argument("--scenes", type=int, default=SCENES, help="to learn from (default: %(default)s)")
+    group.add_argument(
+        "--scenes",
+        type=int,
+        default=SCENES,
+        help=f'of the task "{TASK}", to learn from and to measure with (default: %(default)s)',
+    )
+    group.add_argument(
+        "--examples",
+        type=Path,
+        metavar="DIR",
+        help="of a task of yours instead (docs/sft.md tells the format)",
+    )
     group.add_argument("--questions", help="general questions in MMLU's format (default: ours, 40)")
 
 
@@ -68,6 +88,8 @@ def run(args: argparse.Namespace, made: dict[str, Any]) -> Found:
         verdict += f". Stopped at {told['stopped']}"
     table = Table(("step", *SERIES.values(), "likelihood of the right letter, nats"), lines)
     small = "" if args.checkpoint else " The model is small and was taught these questions before."
+    if not args.examples:
+        small += f' The task: "{TASK}", that is, put the {KINDS[0]} in the {KINDS[1]}.'
     title, drawn = "Success against forgetting", Plot(figure, "95% intervals (Wilson).")
     section = Section(title, TEXT + small, tables=(table,), plots=(drawn,))
     return Found(title, f"{verdict}.", {"training": told}, (section,), figure)
@@ -77,19 +99,20 @@ def _train(args: argparse.Namespace, folder: Path) -> Path:
     """Fine-tune into the folder; the account that it wrote."""
     from bridgevla_ros.training import sft
 
-    words = ["--out", str(folder), "--scenes", str(args.scenes), "--seed", "0"]
+    words = [
+        "--out",
+        str(folder),
+        "--examples",
+        str(args.examples or _task(folder, args.scenes)),
+        "--seed",
+        "0",
+    ]
     if args.questions:
         words += ["--questions", args.questions]
     if args.sft_steps:
         words += ["--steps", str(args.sft_steps), "--probe-every", str(max(1, args.sft_steps // 6))]
-    if args.checkpoint is None:
-        checkpoint = _small(args, folder)
-        words += ["--config", args.sft_config or SMALL]
-    elif not args.convention:
-        raise ConfigError("--checkpoint needs --convention: how that model writes coordinates")
-    else:
-        checkpoint = args.checkpoint
-        words += ["--config", args.sft_config or OWN]
+    checkpoint, settings = _model(args, folder)
+    words += ["--config", args.sft_config or settings]
     if args.convention:
         words += ["--convention", args.convention]
     if (folder / "states").is_dir():
@@ -100,14 +123,40 @@ def _train(args: argparse.Namespace, folder: Path) -> Path:
     return folder / "sft.json" if status else folder / "model" / "sft.json"
 
 
-def _small(args: argparse.Namespace, folder: Path) -> Path:
-    """A small model that was taught the questions; made once."""
+def _task(folder: Path, scenes: int) -> Path:
+    """Examples of the task; rendered once."""
+    from rich.progress import Progress
+
+    from bridgevla_ros.training import sft, sft_examples, sft_scenes
+
+    examples = folder / "examples"
+    if not (examples / sft_examples.FILE).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with Progress(*sft.COLUMNS) as bar, sft.whole(examples) as part:
+            task = bar.add_task("demonstrations", total=scenes)
+            sft_scenes.render_task(
+                part, TASK, KINDS, scenes, TASK_SEED, lambda done: bar.update(task, completed=done)
+            )
+    return examples
+
+
+def _model(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
+    """The model to fine-tune, and the settings that it takes by default."""
+    if args.checkpoint is not None:
+        if not args.convention:
+            raise ConfigError("--checkpoint needs --convention: how that model writes coordinates")
+        return args.checkpoint, OWN
+    return (_made(args, folder), SMALL) if args.convention else (SHIPPED, OURS)
+
+
+def _made(args: argparse.Namespace, folder: Path) -> Path:
+    """A new model that was taught the questions; made once."""
     from bridgevla_ros.training import sft, sft_small
 
     checkpoint = folder / "base"
     if not (checkpoint / "taught.json").exists():
         questions = sft.read_questions(args.questions or sft.QUESTIONS)
-        sft_small.make_taught(checkpoint, args.convention or "qwen2.5", questions)
+        sft_small.make_taught(checkpoint, args.convention, questions)
     return checkpoint
 
 

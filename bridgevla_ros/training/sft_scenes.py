@@ -21,7 +21,7 @@ from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.demonstrations import subgoal
 from bridgevla_ros.simulation.scene import SceneSpec
 from bridgevla_ros.simulation.suites import pick_and_place
-from bridgevla_ros.simulation.tasks import sample_task
+from bridgevla_ros.simulation.tasks import Task, sample_scene, sample_task
 from bridgevla_ros.simulation.world import World
 from bridgevla_ros.training.planner_data import draw_scene
 from bridgevla_ros.training.sft_examples import Example, Writer, local_waypoint
@@ -32,6 +32,7 @@ ABSENT = 0.1
 """Share of scenes in which something is asked for that is not there."""
 
 Draw = Callable[[int, np.random.Generator], SceneSpec]
+Choose = Callable[[SceneSpec, np.random.Generator], Task]
 
 
 def render(
@@ -41,6 +42,7 @@ def render(
     *,
     on_scene: Callable[[int], None] = lambda done: None,
     draw: Draw | None = None,
+    choose: Choose = sample_task,
     config: SimConfig | None = None,
     absent: float = ABSENT,
 ) -> int:
@@ -52,6 +54,7 @@ def render(
         first_seed: Seeds are consecutive.
         on_scene: Called with the number of scenes done.
         draw: Scene of a seed; by default every other one is cluttered.
+        choose: What is asked for in a scene, and in which words.
         config: Of the simulated sensors.
         absent: Share of scenes whose instruction names something that is not there.
 
@@ -70,7 +73,7 @@ def render(
             world = World(config, scene)
         else:
             world.load(scene)
-        made = _example(world, rng, f"scene {seed}", absent)
+        made = _example(world, rng, f"scene {seed}", absent, choose)
         if made is not None:
             writer.add(*made)
         on_scene(seed - first_seed + 1)
@@ -80,10 +83,10 @@ def render(
 
 
 def _example(
-    world: World, rng: np.random.Generator, source: str, absent: float
+    world: World, rng: np.random.Generator, source: str, absent: float, choose: Choose
 ) -> tuple[Example, NDArray[np.uint8], NDArray[np.uint8]] | None:
     frame, labels = world.render(), world.render_segmentation()
-    task = sample_task(world.scene, rng)
+    task = choose(world.scene, rng)
     none = np.zeros(0)
     missing = absent_pair(world.scene, rng) if rng.random() < absent else None
     if missing is not None:
@@ -110,6 +113,41 @@ def _example(
         np.array([x.depth for x in lifted]), waypoints, source,
     )  # fmt: skip
     return example, _rgb(frame), mask
+
+
+def render_task(
+    folder: Path,
+    words: str,
+    kinds: tuple[str, str],
+    scenes: int,
+    first_seed: int = FIRST_SEED,
+    on_scene: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Examples of one task whose words do not say what to take: the thing and the place of two kinds.
+
+    Args:
+        folder: Of the examples.
+        words: The instruction, always the same.
+        kinds: Of the thing and of the place; each scene has one of either, among others.
+        scenes: How many.
+        first_seed: Seeds are consecutive.
+        on_scene: Called with the number of scenes done.
+
+    Returns:
+        How many examples there are.
+    """
+
+    def draw(seed: int, rng: np.random.Generator) -> SceneSpec:
+        while True:
+            scene = sample_scene(int(rng.integers(1 << 40, 1 << 41)))
+            if all(sum(o.kind == kind for o in scene.objects) == 1 for kind in kinds):
+                return scene
+
+    def choose(scene: SceneSpec, rng: np.random.Generator) -> Task:
+        named = [next(o.name for o in scene.objects if o.kind == kind) for kind in kinds]
+        return Task(named[0], named[1], words)
+
+    return render(folder, scenes, first_seed, on_scene=on_scene, draw=draw, choose=choose, absent=0.0)
 
 
 def _rgb(frame: RgbdFrame) -> NDArray[np.uint8]:
