@@ -1,8 +1,12 @@
 """Pairs that are left out of the planner's training."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bridgevla_ros.cli import main
+from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.training.planner import pairs_named
 from bridgevla_ros.training.planner_data import MAX_OBJECTS, Frames, draw_scene
 from bridgevla_ros.training.planner_vision import Frame
@@ -31,8 +35,21 @@ def frames() -> Frames:
 def test_pairs_are_named() -> None:
     assert pairs_named(["red cube", "green ball"]) == (RED_CUBE, GREEN_BALL)
     for wrong in ("red", "mauve cube", "red mug", "any cube"):
-        with pytest.raises(ValueError, match="is no pair"):
+        with pytest.raises(BridgeError, match="is no pair") as caught:
             pairs_named([wrong])
+        assert "purple" in caught.value.remedy
+
+
+def test_wrong_words_are_refused_like_those_of_every_verb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    for words, said in ((["--without", "mauve cube"], "'mauve cube'"), (["--stage", "merge"], "--resume")):
+        assert main(["train", "planner", *out, *words]) == 2
+        told = capsys.readouterr()
+        assert said in told.err
+        assert not told.out
+    assert not (tmp_path / "out").exists()
 
 
 def test_frames_that_show_a_pair_are_left_out() -> None:

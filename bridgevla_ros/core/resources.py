@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 PACKAGE = "bridgevla"
 
@@ -75,3 +79,27 @@ def find_weights(name: str) -> Path:
 def find_robot(name: str) -> Path:
     """Return the YAML file of a robot in ``config/robots``, by name or by path."""
     return find(name if name.endswith((".yaml", ".yml")) else f"config/robots/{name}.yaml")
+
+
+@contextmanager
+def loading(folder: Path, device: str, wanted: str) -> Iterator[None]:
+    """Around the loading of a checkpoint folder by transformers: what fails is refused by name.
+
+    Args:
+        folder: Where model and processor were saved.
+        device: Where the model goes, e.g. ``cpu``.
+        wanted: What to give instead, for the refusal.
+
+    Raises:
+        BridgeError: MODEL_ERROR, the folder is not there, or what is in it cannot be loaded.
+    """
+    if not folder.is_dir():
+        raise BridgeError(ErrorCode.MODEL_ERROR, f"there is no checkpoint folder {folder}", remedy=wanted)
+    try:
+        yield
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"{folder} could not be loaded on {device!r}: {error}",
+            remedy=wanted,
+        ) from error

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
+from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import RgbdFrame
@@ -135,23 +136,15 @@ class DepthNetwork:
     """
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        if not folder.is_dir():
-            raise BridgeError(
-                ErrorCode.MODEL_ERROR,
-                f"there is no checkpoint folder {folder}",
-                remedy="set depth_weights to a folder of a depth-estimation model, or depth_source to sensor",
-            )
-        try:
+        wanted = (
+            "set depth_weights to a folder written by save_pretrained of a depth-estimation model and its "
+            "image processor, or depth_source to sensor"
+        )
+        with resources.loading(folder, device, wanted):
             self._device = torch.device(device)
             self._processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
             model = AutoModelForDepthEstimation.from_pretrained(folder, local_files_only=True)
             self._model = model.to(self._device).eval()
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            raise BridgeError(
-                ErrorCode.MODEL_ERROR,
-                f"{folder} could not be loaded on {device!r}: {error}",
-                remedy="give a folder written by save_pretrained of model and image processor",
-            ) from error
         self.name = str(self._model.config.model_type)
 
     @torch.inference_mode()

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.planner.grounding import GroundingConfig, GroundingModel, TokenEncoder
 from bridgevla_ros.planner.vocabulary import COLOUR_NAMES, THING_NAMES
 from bridgevla_ros.training import optimizer_state, planner_text, planner_vision
@@ -71,13 +72,12 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     if args.stage == "merge" and (args.language_from is None or not args.resume):
-        print("--stage merge needs --language-from DIR and --resume")
-        return 2
-    try:
-        pairs_named(args.without)
-    except ValueError as error:
-        print(error)
-        return 2
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            "--stage merge needs --language-from DIR and --resume",
+            remedy="it puts the language part of DIR into the checkpoint in --out",
+        )
+    pairs_named(args.without)
     args.out.mkdir(parents=True, exist_ok=True)
     model = GroundingModel.from_pretrained(args.out) if args.resume else GroundingModel(GroundingConfig())
     recipe = _read(args.out / "recipe.json") if args.resume else {"seed": args.seed}
@@ -154,13 +154,17 @@ def pairs_named(names: list[str]) -> planner_vision.Pairs:
     """Classes of "colour kind" names.
 
     Raises:
-        ValueError: A name that is none of the lexicon's.
+        BridgeError: BAD_INPUT, a name that is none of the lexicon's.
     """
     pairs = []
     for name in names:
         colour, _, thing = name.partition(" ")
         if colour not in COLOUR_NAMES[1:-1] or thing not in THING_NAMES[1:-2]:
-            raise ValueError(f"{name!r} is no pair; colours {COLOUR_NAMES[1:-1]}, kinds {THING_NAMES[1:-2]}")
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"{name!r} is no pair of colour and kind",
+                remedy=f"colours: {', '.join(COLOUR_NAMES[1:-1])}; kinds: {', '.join(THING_NAMES[1:-2])}",
+            )
         pairs.append((COLOUR_NAMES.index(colour), THING_NAMES.index(thing)))
     return tuple(pairs)
 
@@ -291,9 +295,3 @@ def save(model: GroundingModel, recipe: dict[str, object], folder: Path) -> None
 
 def _read(path: Path) -> dict[str, object]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    raise SystemExit(run(parser.parse_args()))

@@ -16,6 +16,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner import (
@@ -33,20 +34,13 @@ class TransformersBackend(ChatBackend):
     def __init__(self, config: PlannerConfig) -> None:
         super().__init__(config)
         folder = Path(config.weights)
-        if not folder.is_dir():
-            raise BridgeError(ErrorCode.MODEL_ERROR, f"there is no checkpoint folder {folder}")
         torch.set_num_threads(config.threads)
-        try:
+        wanted = "set weights to a folder written by save_pretrained of model and processor"
+        with resources.loading(folder, config.device, wanted):
             self.device = torch.device(config.device)
             self.processor = load_processor(folder)
             model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
             self.model = model.to(self.device).eval()
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-            raise BridgeError(
-                ErrorCode.MODEL_ERROR,
-                f"{folder} could not be loaded on {config.device!r}: {error}",
-                remedy="give a folder written by save_pretrained of model and processor",
-            ) from error
         self.name = f"transformers:{self.model.config.model_type}"
         self.sha256 = _hash(folder)
 
