@@ -41,6 +41,12 @@ KNOWN = 0.25
 ARRIVED = 0.35
 """Least share of the thing's visible size that must be new at the place."""
 
+ASTRIDE = 0.3
+"""Share of what is new inside a place that may be new outside: else it lies on the rim, or leans on it."""
+
+WHOLE = 0.9
+"""The same share as ``ARRIVED``, from which what lies beside it does not count: it may be something else."""
+
 EDGE = 0.012
 """Metres by which a place's inside may be wider than measured."""
 
@@ -180,9 +186,9 @@ def _finding(left: float, arrived: float, beside: float, visible: float) -> Find
     """From shares to a word; what was seen counts before what was not."""
     if np.isfinite(left) and left < LEFT:
         return Finding.STILL_THERE
-    if arrived >= ARRIVED and arrived >= beside:
+    if arrived >= WHOLE or (arrived >= ARRIVED and beside <= ASTRIDE * arrived):
         return Finding.DONE
-    if beside >= ARRIVED:
+    if arrived >= ARRIVED or beside >= ARRIVED:
         return Finding.BESIDE
     if visible >= KNOWN and np.isfinite(left):
         return Finding.NOT_ARRIVED

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from bridgevla_ros.core.transforms import Array
+from bridgevla_ros.planner.contents import ALIKE, CELL, SEARCH, Relief, free_spot, lying
 from bridgevla_ros.planner.grasp import ABOVE, MIN_GRIP, Cloud3d, Grasp, chroma, extents
 from bridgevla_ros.planner.lifting import Lifted
 
@@ -26,6 +28,7 @@ class Place:
         rim: z of the walls around, ``floor`` where there are none.
         walls: (16,) distance to the wall in directions 2 pi k / 16; ``REACH`` where none is.
         sigma: Standard deviation of the centre.
+        things: (M, 3) what lies in it: middle and top of each cell.
     """
 
     center: Array
@@ -33,9 +36,18 @@ class Place:
     rim: float
     walls: Array
     sigma: float
+    things: Array = field(default_factory=lambda: np.zeros((0, 3)))
 
 
-CELL = 0.005
+WALL = 0.014
+"""Metres above a place's floor from which something is its wall, or lies in it."""
+
+CORNER = 1.3
+"""Distance of a place's corners, in shares of that of its walls: what is farther was seen through a gap."""
+
+RAISED = 0.02
+"""Metres above the support, the highest floor of a place that something hides."""
+
 DIRECTIONS = 2 * np.pi * np.arange(16) / 16
 
 
@@ -43,32 +55,130 @@ def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     """Middle of the inside of a bowl, box, plate or drawer around an anchor.
 
     From the anchor, walks over a height map in 16 directions to the walls and moves to the middle
-    between them; a flat place without walls gives the middle of its visible surface.
+    between them; a flat place without walls gives the middle of its visible surface. Where the walls so
+    found have more than one colour, things lie in the place: its walls are those of the one colour that
+    encloses most.
     """
     start = anchor.position
-    points = cloud.points.reshape(-1, 3)
-    near = points[np.abs(points[:, :2] - start[:2]).max(1) < 2 * REACH] if len(points) else points
-    near = near[np.isfinite(near).all(1)]
-    size = int(4 * REACH / CELL)
-    index = np.floor((near[:, :2] - start[:2] + 2 * REACH) / CELL).astype(int)
-    inside = (index >= 0).all(1) & (index < size).all(1)
-    heights = _height_map(index[inside], near[inside, 2], size)
+    relief, near = _relief(cloud, start)
     disc = np.hypot(near[:, 0] - start[0], near[:, 1] - start[1]) < 0.03
     floor = float(np.percentile(near[disc, 2], 20)) if disc.sum() > 10 else float(start[2])
-    center = start[:2].copy()
-    walls, found = np.full(16, REACH), np.zeros(16, bool)
-    rims: list[float] = []
+    walk = _enclose(relief, start[:2], floor + WALL)
+    hues = _hues(relief, walk, start[:2])
+    if len(hues) > 1:
+        low = min(floor, cloud.support + RAISED)
+        walks = [(hue, _outline(relief, start[:2], low + WALL, hue)) for hue in hues]
+        walks = [(hue, w) for hue, w in walks if w.closed(start[:2])]
+        if walks:
+            hue, widest = max(walks, key=lambda w: float((w[1].walls ** 2).sum()))
+            filled = _filled(relief, widest, hue, floor, anchor.sigma)
+            if len(filled.things):
+                return filled
+    if walk.closed(start[:2]):
+        return Place(walk.center, floor, float(np.median(walk.rims)), walk.walls, max(anchor.sigma, 0.005))
+    return _surface(cloud, pixel, anchor)
+
+
+@dataclass(frozen=True, eq=False)
+class _Walk:
+    """Where walking from the middle to the walls ends."""
+
+    center: Array
+    walls: Array
+    found: NDArray[np.bool_]
+    rims: list[float]
+    cells: list[tuple[int, int]]
+
+    def closed(self, start: Array) -> bool:
+        """Most directions end at a wall, and the middle is near the anchor."""
+        return bool(self.found.sum() >= 9 and np.linalg.norm(self.center - start) < REACH)
+
+
+def _outline(relief: Relief, start: Array, level: float, hue: Array) -> _Walk:
+    """Walls of one colour, which things hide in part: their middle is that of all that is seen of them.
+
+    A place is as wide on one side as on the other: where no wall is seen, or a farther one, that of the
+    opposite side counts.
+    """
+    with np.errstate(invalid="ignore"):
+        high = (relief.top > level) & relief.alike(hue)
+    seen = relief.centers()[high]
+    seen = seen[np.linalg.norm(seen - start, axis=1) < REACH]
+    if len(seen) < 12:
+        return _walk(relief, high, start)
+    low_x, high_x, low_y, high_y = extents(seen, 0.0)
+    walk = _walk(relief, high, np.array([(low_x + high_x) / 2, (low_y + high_y) / 2]))
+    walls = np.minimum(walk.walls, np.roll(walk.walls, len(DIRECTIONS) // 2))
+    found = walls < REACH
+    if found.any():
+        walls = np.minimum(walls, CORNER * np.median(walls[found]))
+    return dataclasses.replace(walk, walls=walls, found=found)
+
+
+def _enclose(relief: Relief, start: Array, level: float) -> _Walk:
+    """Walk to what is higher than ``level``, and move to the middle between."""
+    with np.errstate(invalid="ignore"):
+        high = relief.top > level
+    center = start.copy()
     for _ in range(6):
-        walls, found, rims = _walk(heights, start[:2], center, floor + 0.014)
-        if found.sum() < 9:
+        walk = _walk(relief, high, center)
+        if walk.found.sum() < 9:
             break
-        step = np.array([(walls * np.cos(DIRECTIONS)).mean(), (walls * np.sin(DIRECTIONS)).mean()])
+        step = np.array([(walk.walls * np.cos(DIRECTIONS)).mean(), (walk.walls * np.sin(DIRECTIONS)).mean()])
         center = center + 1.2 * step
         if np.linalg.norm(step) < 0.001:
             break
-    if found.sum() >= 9 and np.linalg.norm(center - start[:2]) < REACH:
-        return Place(center, floor, float(np.median(rims)), walls, max(anchor.sigma, 0.005))
-    return _surface(cloud, pixel, anchor)
+    return dataclasses.replace(walk, center=center)
+
+
+def _hues(relief: Relief, walk: _Walk, start: Array) -> list[Array]:
+    """Colours that differ, of the walls found and of what is beside them."""
+    i, j, _ = relief.at(start)
+    cells = [*walk.cells, (int(i), int(j))]
+    hues: list[Array] = []
+    for colour in relief.colour[tuple(np.array(cells).T)]:
+        if np.isfinite(colour).all() and all(np.linalg.norm(colour - h) > ALIKE for h in hues):
+            hues.append(colour)
+    return hues
+
+
+def _filled(relief: Relief, walk: _Walk, hue: Array, floor: float, sigma: float) -> Place:
+    """A place in which something may lie; its floor is seen beside that, and its walls count from there."""
+    seen = relief.top[(_inside(relief, walk) > 0.01) & np.isfinite(relief.top) & relief.alike(hue)]
+    floor = float(np.percentile(seen, 20)) if len(seen) > 10 else floor
+    nearer = _outline(relief, walk.center, floor + WALL, hue)
+    walk = nearer if nearer.closed(walk.center) else walk
+    things = lying(relief, hue, floor, _inside(relief, walk))
+    return Place(walk.center, floor, float(np.median(walk.rims)), walk.walls, max(sigma, 0.005), things)
+
+
+def _inside(relief: Relief, walk: _Walk) -> Array:
+    """(S, S) metres from each cell to the wall."""
+    offset = relief.centers() - walk.center
+    return _wall(walk.walls, walk.found, offset) - np.hypot(offset[..., 0], offset[..., 1])
+
+
+def _wall(walls: Array, found: NDArray[np.bool_], offset: Array) -> Array:
+    """Metres to the wall in the directions of (..., 2) offsets; where none was found as beside."""
+    angle = np.arctan2(offset[..., 1], offset[..., 0])
+    return np.interp(angle, DIRECTIONS[found], walls[found], period=2 * np.pi)
+
+
+def _relief(cloud: Cloud3d, start: Array) -> tuple[Relief, Array]:
+    """Height map around an anchor, and the (M, 3) points that it is made of."""
+    x, y = cloud.points[..., 0], cloud.points[..., 1]  # NaN is not near
+    near = (np.abs(x - start[0]) < 2 * REACH) & (np.abs(y - start[1]) < 2 * REACH)
+    points = cloud.points[near]
+    rows, columns = np.nonzero(near)
+    colour = np.zeros((0, 3))
+    if len(rows):
+        window = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+        colour = chroma(cloud.rgb[window])[rows - rows.min(), columns - columns.min()]
+    size = int(4 * REACH / CELL)
+    low = start[:2] - 2 * REACH
+    index = np.floor((points[:, :2] - low) / CELL).astype(int)
+    inside = (index >= 0).all(1) & (index < size).all(1)
+    return _height_map(low, index[inside], points[inside, 2], colour[inside], size), points
 
 
 def _surface(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
@@ -107,49 +217,47 @@ def _surface(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     return Place(center, floor, max(rim, floor), np.full(16, radius), max(anchor.sigma, 0.005))
 
 
-def _height_map(index: NDArray[np.int64], z: Array, size: int) -> Array:
-    """(size, size) highest z of each cell with two points or more; NaN where nothing was seen."""
+def _height_map(low: Array, index: NDArray[np.int64], z: Array, colour: Array, size: int) -> Relief:
+    """Highest z, and its colour, of each cell with two points or more; NaN where nothing was seen."""
     flat = index[:, 0] * size + index[:, 1]
     order = np.lexsort((z, flat))
-    flat, z = flat[order], z[order]
+    flat, z, colour = flat[order], z[order], colour[order]
     last = np.r_[flat[1:] != flat[:-1], True] if len(flat) else np.zeros(0, bool)
-    out = np.full(size * size, np.nan)
-    out[flat[last]] = z[last]
+    top, hue = np.full(size * size, np.nan), np.full((size * size, 3), np.nan)
+    top[flat[last]], hue[flat[last]] = z[last], colour[last]
     counts = np.bincount(flat, minlength=size * size)
-    out[counts < 2] = np.nan
-    return out.reshape(size, size)
+    top[counts < 2] = np.nan
+    return Relief(low, CELL, top.reshape(size, size), hue.reshape(size, size, 3))
 
 
-def _walk(
-    heights: Array, origin: Array, center: Array, level: float
-) -> tuple[Array, NDArray[np.bool_], list[float]]:
-    """Distance to the first cell above ``level`` in each direction, whether there is one, its height."""
-    size = len(heights)
-    walls, found = np.full(16, REACH), np.zeros(16, bool)
-    rims: list[float] = []
+def _walk(relief: Relief, high: NDArray[np.bool_], center: Array) -> _Walk:
+    """Distance to the first high cell in each direction, whether there is one, its height."""
     steps = np.arange(0.012, REACH, CELL / 2)
-    for k, angle in enumerate(DIRECTIONS):
-        xy = center + steps[:, None] * np.array([np.cos(angle), np.sin(angle)])
-        cells = np.floor((xy - origin + 2 * REACH) / CELL).astype(int)
-        ok = (cells >= 0).all(1) & (cells < size).all(1)
-        cells = np.clip(cells, 0, size - 1)
-        seen = heights[cells[:, 0], cells[:, 1]]
-        high = ok & (np.nan_to_num(seen, nan=-1.0) > level)
-        if high.any():
-            first = int(high.argmax())
-            walls[k], found[k] = steps[first], True
-            rims.append(float(np.nanmax(seen[first : first + 6])))
-    return walls, found, rims
+    rays = np.stack([np.cos(DIRECTIONS), np.sin(DIRECTIONS)], -1)
+    rows, columns, ok = relief.at(center + steps[None, :, None] * rays[:, None])
+    hit = ok & high[rows, columns]
+    found = np.asarray(hit.any(1))
+    first = hit.argmax(1)
+    walls = np.where(found, steps[first], REACH)
+    tops, rims, cells = relief.top[rows, columns], [], []
+    for k in np.flatnonzero(found):
+        beyond = slice(first[k], first[k] + 6)
+        rims.append(float(np.nanmax(tops[k, beyond])))
+        cells.append((int(rows[k, first[k]]), int(columns[k, first[k]])))
+    return _Walk(center, walls, found, rims, cells)
 
 
 def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array]:
     """TCP position and finger direction to let a gripped thing go.
 
     The thing is turned only where it or the fingers would meet a wall; the finger tips stay above the
-    rim or the thing's own hang keeps them so.
+    rim or the thing's own hang keeps them so. Where things lie in the place, it is let go beside them.
 
     Returns:
         (3,) metres and (2,) unit vector, base frame.
+
+    Raises:
+        BridgeError: OUT_OF_RANGE, no room is left.
     """
     base = np.arctan2(thing.finger[1], thing.finger[0])
     best, finger = np.inf, thing.finger
@@ -165,7 +273,17 @@ def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array
         if cost < best - 1e-9:
             best, finger = cost, np.array([np.cos(angle), np.sin(angle)])
     z = max(where.floor + thing.hang + 0.010, where.rim + 0.012 if where.rim > where.floor + 0.012 else 0.0)
-    return np.array([where.center[0], where.center[1], max(z, where.floor + MIN_GRIP)]), finger
+    z = max(z, where.floor + MIN_GRIP)
+    if not len(where.things):
+        return np.array([where.center[0], where.center[1], z]), finger
+    steps = np.arange(-REACH, REACH, SEARCH)
+    offset = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
+    away = np.hypot(*offset.T)
+    room = _wall(where.walls, where.walls < REACH, offset) - away
+    nearest = np.argsort(away, kind="stable")
+    nearest = nearest[room[nearest] > 0.0]
+    spot = free_spot(thing, where.things, where.center + offset[nearest], room[nearest], z, open_width)
+    return np.array([*spot.center, z]), spot.finger
 
 
 def _room(where: Place, angle: float) -> float:

@@ -59,6 +59,8 @@ class Stop:
     width: float
     anchor: int
     exact: bool = False
+    beside: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Metres from the place's middle to where the thing is let go, beside what lies there."""
 
 
 class Planner:
@@ -165,7 +167,10 @@ class Planner:
             with ledger.section("gate"):
                 poses = tuple(s.pose for s in stops)
                 arm = self._at_home if joints is None else joints
-                draft = gate.Draft(waypoints, poses, anchors, frame.intrinsics, T_base_camera, cloud, arm)
+                beside = np.sum([s.beside for s in stops], 0)
+                draft = gate.Draft(
+                    waypoints, poses, anchors, frame.intrinsics, T_base_camera, cloud, arm, beside
+                )
                 gate.check(draft, self.config, self.arm)
                 if self.witness is not None:
                     self.witness.check(frame, T_base_camera, clause, found)
@@ -309,11 +314,20 @@ class Planner:
             where = place(cloud, found.destination.pixel, lifted[1])
             let_go = min(self.arm.gripper_max_width, thing.width + 0.025)
             goal, finger = release(thing, where, let_go)
+            beside = (float(goal[0] - where.center[0]), float(goal[1] - where.center[1]), 0.0)
             over = max(up, goal[2] + config.approach_height)
             free = found.reference is not None
             stops += [
                 Stop(at(goal, over, finger), WaypointKind.APPROACH, none, 0.0, 1),
-                Stop(at(goal, goal[2], finger), WaypointKind.CONTACT, GripperEvent.OPEN, let_go, 1, free),
+                Stop(
+                    at(goal, goal[2], finger),
+                    WaypointKind.CONTACT,
+                    GripperEvent.OPEN,
+                    let_go,
+                    1,
+                    free,
+                    beside,
+                ),
                 Stop(at(goal, over, finger), WaypointKind.RETREAT, none, let_go, 1),
             ]
         return tuple(stops)

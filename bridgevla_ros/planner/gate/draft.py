@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from bridgevla_ros.core.transforms import Transform
+import numpy as np
+
+from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, JointState, Keypoint, Waypoint
 from bridgevla_ros.planner.grasp import Cloud3d
 
@@ -19,6 +21,7 @@ class Draft:
         intrinsics, T_base_camera: Of the frame.
         cloud: What the frame shows, and the plane that things stand on.
         joints: Where the arm was.
+        beside: (3,) metres, base frame, from the place's middle to where it is let go beside what lies there.
     """
 
     waypoints: tuple[Waypoint, ...]
@@ -28,6 +31,7 @@ class Draft:
     T_base_camera: Transform
     cloud: Cloud3d
     joints: JointState
+    beside: Array = field(default_factory=lambda: np.zeros(3))
 
     @property
     def support(self) -> float:

@@ -69,7 +69,8 @@ def check_reprojection(draft: Draft, config: PlannerConfig) -> None:
         p for w, p in zip(draft.waypoints, draft.poses_base, strict=True) if w.kind == WaypointKind.CONTACT
     ]
     for anchor, pose in zip(draft.anchors, contacts, strict=False):
-        point = T_camera_base.apply(pose.translation)
+        place = anchor.role == Role.DESTINATION
+        point = T_camera_base.apply(pose.translation - (draft.beside if place else 0.0))
         if point[2] <= 0.0:
             raise BridgeError(
                 ErrorCode.REPROJECTION,
@@ -80,7 +81,7 @@ def check_reprojection(draft: Draft, config: PlannerConfig) -> None:
                 remedy="check the camera's pose and depth",
             )
         distance = float(np.linalg.norm(project(point[None], draft.intrinsics)[0] - anchor.pixel))
-        wide = PLACE_REPROJECTION if anchor.role == Role.DESTINATION else 1.0
+        wide = PLACE_REPROJECTION if place else 1.0
         limit = config.max_reprojection * scale * wide
         if distance > limit:
             raise BridgeError(
