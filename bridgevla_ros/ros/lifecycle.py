@@ -33,6 +33,11 @@ class ManagedNode(LifecycleNode):
     def cleanup(self) -> None:
         """Let go of what ``configure`` made."""
 
+    def destroy_node(self) -> None:
+        """Let go of everything; rclpy keeps the state machine, and with it the node's place on its domain."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Called by the lifecycle."""
         return self._transition("configure", self.configure)
