@@ -30,7 +30,7 @@ from bridgevla_ros.bags.replay.result import (
     merged,
 )
 from bridgevla_ros.bags.replay.settings import Settings
-from bridgevla_ros.bags.replay.sharing import by_cost, side_by_side
+from bridgevla_ros.bags.replay.sharing import by_cost, side_by_side, uncollected
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.ros import conversions
 
@@ -153,7 +153,8 @@ def _reader(
 ) -> Callable[[str], ReplayResult]:
     """Read the bag; what is returned replays a node of it."""
     began = time.perf_counter()
-    recording = Recording(Bag(job.path, job.mapping) if bag is None else bag)
+    with uncollected():
+        recording = Recording(Bag(job.path, job.mapping) if bag is None else bag)
     reading = time.perf_counter() - began
 
     def replay_node(node: str) -> ReplayResult:
@@ -187,7 +188,8 @@ def _one(
             same_machine = golden.versions == result.versions["present"]
     result.tolerance = "same" if same_machine else "other"
     began = time.perf_counter()
-    runner = PARTS[node].make(recording, settings, job.seed)
+    with uncollected():
+        runner = PARTS[node].make(recording, settings, job.seed)
     tally.loading = time.perf_counter() - began
     began, worked = time.perf_counter(), time.process_time()
     cut = float(bag.custom.get("bridgevla.trim.first_stamp", "0")) * 1e-9

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
@@ -14,6 +16,18 @@ Begin = Callable[[], Callable[[str], ReplayResult]]
 
 _COST = ("planner", "action_expert", "cropper", "arm_streamer", "task", "trajectory")
 """Loading included; the first takes longest."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector: while a large library is imported it walks in vain, a sixth of the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def by_cost(nodes: Iterable[str]) -> tuple[str, ...]:
