@@ -36,7 +36,7 @@ demo: setup ## the main job
 	@$(RUN) demo $${INSTRUCTION:+--instruction "$$INSTRUCTION"} $${SEED:+--seed "$$SEED"}
 
 test: setup ## all tests
-	@$(VENV)/bin/python -m pytest -n logical --dist loadfile $(ARGS)
+	@$(VENV)/bin/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## ruff and mypy
 	@$(VENV)/bin/python -m ruff check .

@@ -20,6 +20,17 @@ from bridgevla_ros.supervisor import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONG = (
+    "test_end_to_end",
+    "test_sft",
+    "test_demo",
+    "test_appf_training",
+    "test_planner_server",
+    "test_replay_bags",
+)
+"""Files that take a minute and more, in the order in which they begin: for a long one that begins last all
+other processes wait. Neighbours are of two kinds, so that two graphs do not share two cores."""
+
 os.environ["ROS_DOMAIN_ID"] = str(free_domain())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.pop("ROS_LOCALHOST_ONLY", None)
@@ -73,6 +84,12 @@ def lives(node: object) -> bool:
             return True
     except InvalidHandle:
         return False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    place = {name: index for index, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 def pytest_sessionfinish() -> None:
