@@ -51,9 +51,10 @@ from bridgevla_ros.ros import conversions
 CAMERA = synthetic.camera_looking_at(np.array([1.15, 0.25, 0.75]), np.array([0.5, 0.0, 0.05]))
 INTRINSICS = replace(synthetic.intrinsics_of(160, 120, fov_y=0.75), frame="eye")
 CUBE = np.array([[0.50, -0.02, 0.0], [0.54, 0.02, 0.05]])
-EXPERT: dict[str, Any] = {"policy": "expert", "samples": 2, "max_spread": 3.6e-4}
-"""Parameters of the rig's expert: towards the cube its two samples disagree by up to 0.39 mm, so that some
-chunks of a run of 2 s are refused."""
+EXPERT: dict[str, Any] = {"policy": "expert", "samples": 2, "cloud_max_age": 0.12}
+"""Parameters of the rig's expert: a cloud each tenth of a second contents it, one that is lost does not."""
+LOST = 1.13
+"""Seconds after the start at which no image comes."""
 SAMPLES = {f"action_expert.{name}": value for name, value in EXPERT.items()}
 """The rig's bag, like a foreign one, holds no parameters."""
 START = 5.0
@@ -108,20 +109,23 @@ class Run:
         """Run, and record."""
         fixed = conversions.transform_stamped_to_msg(CAMERA, "base_link", "eye", 0.0)
         self.write("/tf_static", TFMessage(transforms=[fixed]))
-        self.later(0.2, lambda: self.task.instruct(self.now, "lift the cube"))
+        self.later(0.2, self.instruct)
         for tick in range(round(100 * seconds)):
-            self.now = START + tick / 100
+            self.now = round(1e9 * START + 1e7 * tick) / 1e9  # whole nanoseconds, as a clock's
             for event in [e for e in self.events if e[0] <= self.now + 1e-9]:
                 self.events.remove(event)
                 event[1]()
             self.measure()
-            if tick % 10 == 3:
+            if tick % 10 == 3 and tick != round(100 * LOST):
                 self.expose()
             if tick % 5 == 4:
                 self.act()
             self.command()
             if tick % 2 == 0:
                 self.manage()
+
+    def instruct(self) -> None:
+        self.task.instruct(self.now, "lift the cube")
 
     def later(self, delay: float, call: Callable[[], None]) -> None:
         self.events.append((self.now + delay, call))

@@ -20,7 +20,7 @@ _COST = ("planner", "action_expert", "cropper", "arm_streamer", "task", "traject
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the garbage collector: it walks in vain while a large library is imported, a sixth of the time."""
+    """Without the garbage collector: while a large library is imported, it takes a sixth of the time."""
     was = gc.isenabled()
     gc.disable()
     try:
