@@ -104,6 +104,13 @@ def test_nothing_to_take_is_an_answer_that_is_read(
         assert parse.points(answer, convention) == []
 
 
+def test_a_task_is_named_by_its_examples_alone(tmp_path: Path) -> None:
+    assert sft_scenes.render_task(tmp_path / "x", "feed the goldfish", ("ball", "bowl"), 2, SEED + 40) == 2
+    for example in sft_examples.read(tmp_path / "x"):
+        assert example.instruction == "feed the goldfish"
+        assert [label.split()[-1] for label in example.labels] == ["ball", "bowl"]
+
+
 # -- questions -------------------------------------------------------------------------------------
 
 
