@@ -1,7 +1,7 @@
 """Suite ``grounding``: does each anchor lie on the thing that was named?
 
 Truth is the simulator's segmentation. First the wordings, with absent things and swapped roles beside them,
-then a row for each family of ``grounding_families``, then whole plans in space.
+then a row for each family of ``grounding_families``, whole plans in space, and steps that are done or not.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.table import Table
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.evaluation.grounding_done import run_done
 from bridgevla_ros.evaluation.grounding_rows import run_families, run_waypoints
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings, words_for
@@ -247,6 +248,13 @@ def print_rows(result: dict[str, Any]) -> None:
             f"{points['planned']} plans; a plan takes {1000 * cost['median']:.0f} ms of one core "
             f"(p95 {1000 * cost['p95']:.0f})"
         )
+    done = result["done"]
+    if done["not_done"] and done["done"]:
+        shares = [100 * done[name]["rate"] for name in ("false_done", "false_not_done", "done_unseen")]
+        print(
+            f"done: {shares[0]:.1f}% of {done['not_done']} steps that were not done were called done; of "
+            f"{done['done']} that were, {shares[1]:.1f}% were called not done, {shares[2]:.1f}% were not seen"
+        )
 
 
 def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
@@ -260,7 +268,12 @@ def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
             bar.update(task, description=name, completed=done, total=total)
 
         families = run_families(backend, args.seed, episodes, report)
-        return {"families": families, "waypoints": run_waypoints(backend, args.seed, episodes, report)}
+        waypoints = run_waypoints(backend, args.seed, episodes, report)
+        return {
+            "families": families,
+            "waypoints": waypoints,
+            "done": run_done(backend, args.seed, episodes, report),
+        }
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,6 +42,9 @@ class Place:
 WALL = 0.014
 """Metres above a place's floor from which something is its wall, or lies in it."""
 
+AGREE = 0.75
+"""Share of the directions whose walls have the anchor's colour, from which nothing lies in a place."""
+
 CORNER = 1.3
 """Distance of a place's corners, in shares of that of its walls: what is farther was seen through a gap."""
 
@@ -132,12 +135,19 @@ def _enclose(relief: Relief, start: Array, level: float) -> _Walk:
 
 
 def _hues(relief: Relief, walk: _Walk, start: Array) -> list[Array]:
-    """Colours that differ, of the walls found and of what is beside them."""
+    """Colours that differ, of the walls found and of the anchor; that of the walls alone where most agree."""
     i, j, _ = relief.at(start)
-    cells = [*walk.cells, (int(i), int(j))]
+    colours = relief.colour[tuple(np.array([*walk.cells, (int(i), int(j))]).T)]
+    colours = colours[np.isfinite(colours).all(1)]
+    if not len(colours):
+        return []
+    alike = np.linalg.norm(colours[:, None] - colours, axis=-1) < ALIKE
+    most = int(alike.sum(1).argmax())
+    if alike[most].mean() >= AGREE and alike[most, -1]:
+        return [colours[most]]
     hues: list[Array] = []
-    for colour in relief.colour[tuple(np.array(cells).T)]:
-        if np.isfinite(colour).all() and all(np.linalg.norm(colour - h) > ALIKE for h in hues):
+    for colour in colours:
+        if all(np.linalg.norm(colour - h) > ALIKE for h in hues):
             hues.append(colour)
     return hues
 
