@@ -136,6 +136,10 @@ class Cropper:
                 "",
                 stamp,
             )
+        # These frames show too little of the robot to be compared with the model.
+        kernels.body_shift(
+            np.zeros((8, 3)), np.zeros((1, 3)), np.eye(1, 3), np.full(1, 0.1), np.eye(1, 3)[0], 1
+        )
         self.reset()
 
     def crop(
