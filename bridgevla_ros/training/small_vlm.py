@@ -208,7 +208,9 @@ class Training:
                 made = small_vlm_data.drawing(height, width, config.lessons, seed)
             else:
                 frames = self.frames[int(rng.integers(len(self.frames)))]
-                made = small_vlm_data.scene(frames, int(rng.integers(len(frames))), config.lessons, seed)
+                made = small_vlm_data.scene(
+                    frames, int(rng.integers(len(frames))), config.lessons, seed, plain=config.plain
+                )
             if made.lessons:
                 out.append(made)
         return out

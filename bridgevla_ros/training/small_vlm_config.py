@@ -20,6 +20,12 @@ class SmallVlmConfig:
     images: int = param(4, "A step", ge=1)
     lessons: int = param(8, "Instructions an image; its tokens are read once for all of them", ge=1)
     drawings: float = param(0.08, "Share of images that are drawn shapes", ge=0.0, le=1.0)
+    plain: float = param(
+        0.3,
+        "Share of pick-and-places in the plainest words: by them it finds out what words mean",
+        ge=0.0,
+        le=1.0,
+    )
     learning_rate: float = param(1.5e-3, "Peak; a cosine leads down to 0", ge=0.0, le=1.0)
     warmup: float = param(0.02, "Share of the training that leads up to it", ge=0.0, le=1.0)
     weight_decay: float = param(0.01, "Of AdamW", ge=0.0)

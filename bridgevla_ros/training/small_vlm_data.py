@@ -124,8 +124,22 @@ def missing(frame: Frame, rng: random.Random) -> phrasings.Noun | None:
     return _noun(rng, colour, thing) if query is not None and not query.answers else None
 
 
-def question(frame: Frame, rng: random.Random, size: Array) -> Lesson | None:
-    """One instruction about a frame; None where what was drawn cannot be asked."""
+def plainly_said(rng: random.Random, frame: Frame, source: int, place: int) -> str:
+    """The plainest words for a pick-and-place."""
+    names = [label(int(frame.colours[i]), int(frame.things[i])) for i in (source, place)]
+    verb, into = rng.choice(("put", "place", "move")), rng.choice(("in", "on", "into"))
+    return f"{verb} the {names[0]} {into} the {names[1]}"
+
+
+def question(frame: Frame, rng: random.Random, size: Array, plain: float = 0.0) -> Lesson | None:
+    """One instruction about a frame; None where what was drawn cannot be asked.
+
+    Args:
+        frame: Asked about.
+        rng: Drawn from.
+        size: Width and height of the network's input.
+        plain: Share of instructions in the plainest words.
+    """
     nothing = np.zeros((0, 2))
     kind = rng.random()
     if kind < NO_TASK:
@@ -163,6 +177,10 @@ def question(frame: Frame, rng: random.Random, size: Array) -> Lesson | None:
     if any(p is None for p in points):
         return None
     labels = [label(int(frame.colours[i]), int(frame.things[i])) for i in asked]
+    if len(asked) == 2 and rng.random() < plain:
+        return _checked(
+            plainly_said(rng, frame, source, place), np.array(points), labels, (source + 1, place + 1), size
+        )
     return _checked(phrase.text, np.array(points), labels, tuple(i + 1 for i in asked), size)
 
 
@@ -175,7 +193,9 @@ def _checked(
         return None
 
 
-def scene(frames: Frames, index: int, questions: int, seed: list[int], train: bool = True) -> Scene:
+def scene(
+    frames: Frames, index: int, questions: int, seed: list[int], train: bool = True, plain: float = 0.0
+) -> Scene:
     """A frame and instructions about it.
 
     Args:
@@ -184,6 +204,7 @@ def scene(frames: Frames, index: int, questions: int, seed: list[int], train: bo
         questions: Tried; those that cannot be asked are left out.
         seed: Everything is drawn from it.
         train: Vary light and mirror; otherwise the frame stands as it was rendered.
+        plain: Share of instructions in the plainest words.
     """
     draws, words = np.random.default_rng(seed), random.Random(str(seed))
     rgb, item = frames.rgb[index], Frame(frames, index)
@@ -193,7 +214,7 @@ def scene(frames: Frames, index: int, questions: int, seed: list[int], train: bo
             rgb = np.ascontiguousarray(rgb[:, ::-1])
             item.mirror()
     size = np.array([rgb.shape[1], rgb.shape[0]])
-    asked = [question(item, words, size) for _ in range(questions)]
+    asked = [question(item, words, size, plain) for _ in range(questions)]
     return Scene(rgb, item.owner, [q for q in asked if q is not None])
 
 
