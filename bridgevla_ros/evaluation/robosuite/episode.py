@@ -107,9 +107,7 @@ def make_graph(spec: EpisodeSpec, cell: RobosuiteCell, setup: TaskSetup) -> Grap
         Streamer(
             StreamerConfig(workspace_lower=low, workspace_upper=high, table_height=setup.table_height), arm
         ),
-        TaskMachine(
-            TaskConfig(done_by="gripper" if spec.guidance == "oracle" else "depth"), seed=spec.seed
-        ),
+        TaskMachine(TaskConfig(done_by="gripper" if spec.guidance == "oracle" else "depth"), seed=spec.seed),
         plan_filter=PlanNoise(*spec.guidance_noise, noise) if any(spec.guidance_noise) else None,
         frame_filter=DepthNoise(spec.depth_noise, noise) if spec.depth_noise else None,
         blind=spec.guidance == "oracle" and spec.policy == "ik",
