@@ -153,7 +153,7 @@ def test_a_training_goes_on_and_its_model_plans(tmp_path: Path, frames: Frames) 
     words = [
         "--out", str(tmp_path / "out"), "--data", str(tmp_path / "data"), "--shards", "1", "--minutes", "0",
         "--width", "64", "--heads", "2", "--layers", "3", "--words", "400", "--images", "1", "--lessons", "4",
-        "--measured", "2", "--learning-rate", "0.003", "--tower-from", "0", "--drawings", "0.3",
+        "--measured", "2", "--learning-rate", "0.006", "--tower-from", "0", "--drawings", "0.3",
     ]  # fmt: skip
     assert small_vlm.run(arguments(*words, "--steps", "4", "--measure-every", "4")) == 0
     with pytest.raises(BridgeError, match="holds a training already"):

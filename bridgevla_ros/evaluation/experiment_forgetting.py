@@ -1,9 +1,11 @@
 """The paper's figure of success against forgetting: what fine-tuning brings, and what it costs, by steps.
 
-With --checkpoint it fine-tunes a user's model; without, ours (`bridgevla train small-vlm`), which points, and
-was taught the very questions that it is asked afterwards: what is shown is whether it keeps what it was
-taught, and not what it could know. It learns one task, from as many demonstrations as the paper's real robot
-had for each; the task's words do not say what to take, so that no model can do it before.
+With --checkpoint it fine-tunes a user's model, or the one of `bridgevla train small-vlm`; without, a small
+one that is made on the spot and cannot point. Both small ones were first taught the very questions that they
+are asked afterwards: what is shown is whether they keep what they were taught, and not what they could know.
+
+It learns one task, from as many demonstrations as the paper's real robot had for each; the task's words do
+not say what to take, so that no model can do it before.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ if TYPE_CHECKING:  # pictures and reports take a second to import: not for --hel
     from bridgevla_ros.evaluation.experiment_sweeps import Found
     from bridgevla_ros.evaluation.plots import Rate
 
-SMALL, OURS, OWN = "training/sft_small.yaml", "training/sft_small_vlm.yaml", "training/sft.yaml"
-SHIPPED = Path(__file__).resolve().parents[1] / "weights" / "small_vlm"
+SMALL, OWN = "training/sft_small.yaml", "training/sft.yaml"
 TASK, KINDS = "feed the goldfish", ("ball", "bowl")
 """The task to be learned: what is to be taken, and where it goes, each scene has once."""
 TASK_SEED = 150_000
@@ -38,14 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options that only this experiment has."""
     group = parser.add_argument_group("forgetting")
     group.add_argument(
-        "--checkpoint", type=Path, help="folder of the model to fine-tune (default: our small one)"
+        "--checkpoint", type=Path, help="folder of the model to fine-tune (default: a small one, made here)"
     )
     group.add_argument(
         "--convention",
-        help="of its coordinates; required with --checkpoint. Without one, qwen2.5 or qwen3 make a new model "
-        "of that family, which cannot point",
+        help="of its coordinates; required with --checkpoint. Without one, the family of what is made: "
+        "qwen2.5 (default) or qwen3",
     )
-    group.add_argument("--sft-config", help=f"settings, in config/ or a path (default: {OURS}, or {OWN})")
+    group.add_argument("--sft-config", help=f"settings, in config/ or a path (default: {SMALL}, or {OWN})")
     group.add_argument("--sft-steps", type=int, help="of the fine-tuning (default: as the settings say)")
     group.add_argument(
         "--scenes",
@@ -146,7 +147,7 @@ def _model(args: argparse.Namespace, folder: Path) -> tuple[Path, str]:
         if not args.convention:
             raise ConfigError("--checkpoint needs --convention: how that model writes coordinates")
         return args.checkpoint, OWN
-    return (_made(args, folder), SMALL) if args.convention else (SHIPPED, OURS)
+    return _made(args, folder), SMALL
 
 
 def _made(args: argparse.Namespace, folder: Path) -> Path:
@@ -156,7 +157,7 @@ def _made(args: argparse.Namespace, folder: Path) -> Path:
     checkpoint = folder / "base"
     if not (checkpoint / "taught.json").exists():
         questions = sft.read_questions(args.questions or sft.QUESTIONS)
-        sft_small.make_taught(checkpoint, args.convention, questions)
+        sft_small.make_taught(checkpoint, args.convention or "qwen2.5", questions)
     return checkpoint
 
 

@@ -54,12 +54,14 @@ class Lesson:
         answer: As the model shall write it.
         targets: (n, 2) pixels (u, v) of the network's input; n points, none where nothing is to be taken.
         objects: (n,) objects of the frame that they lie on, 1-based; of a drawing, in order drawn.
+        nouns: (n,) words for them in the instruction; may be fewer where they are not known.
     """
 
     messages: list[Message]
     answer: str
     targets: Array
     objects: tuple[int, ...]
+    nouns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,18 @@ class Scene:
     lessons: list[Lesson]
 
 
-def lesson(clause: str, targets: Array, labels: list[str], objects: tuple[int, ...], size: Array) -> Lesson:
+def lesson(
+    clause: str,
+    targets: Array,
+    labels: list[str],
+    objects: tuple[int, ...],
+    size: Array,
+    nouns: tuple[str, ...] = (),
+) -> Lesson:
     """Question and answer for a clause; ``size`` is width and height of the network's input."""
     width, height = (int(x) for x in size)
     answer = conventions.write(targets, labels, CONVENTION, width, height)
-    return Lesson(prompt.first_turn(clause, CONVENTION), answer, targets, objects)
+    return Lesson(prompt.first_turn(clause, CONVENTION), answer, targets, objects, nouns)
 
 
 def middle(frame: Frame, index: int) -> Array | None:
@@ -124,9 +133,8 @@ def missing(frame: Frame, rng: random.Random) -> phrasings.Noun | None:
     return _noun(rng, colour, thing) if query is not None and not query.answers else None
 
 
-def plainly_said(rng: random.Random, frame: Frame, source: int, place: int) -> str:
+def plainly_said(rng: random.Random, names: list[str]) -> str:
     """The plainest words for a pick-and-place."""
-    names = [label(int(frame.colours[i]), int(frame.things[i])) for i in (source, place)]
     verb, into = rng.choice(("put", "place", "move")), rng.choice(("in", "on", "into"))
     return f"{verb} the {names[0]} {into} the {names[1]}"
 
@@ -178,17 +186,22 @@ def question(frame: Frame, rng: random.Random, size: Array, plain: float = 0.0) 
         return None
     labels = [label(int(frame.colours[i]), int(frame.things[i])) for i in asked]
     if len(asked) == 2 and rng.random() < plain:
-        return _checked(
-            plainly_said(rng, frame, source, place), np.array(points), labels, (source + 1, place + 1), size
-        )
-    return _checked(phrase.text, np.array(points), labels, tuple(i + 1 for i in asked), size)
+        text, said = plainly_said(rng, labels), tuple(labels)
+    else:
+        text, said = phrase.text, tuple(phrase.text[a:b] for a, b in (s for s in phrase.spans if s))
+    return _checked(text, np.array(points), labels, tuple(i + 1 for i in asked), size, said)
 
 
 def _checked(
-    text: str, targets: Array, labels: list[str], objects: tuple[int, ...], size: Array
+    text: str,
+    targets: Array,
+    labels: list[str],
+    objects: tuple[int, ...],
+    size: Array,
+    nouns: tuple[str, ...] = (),
 ) -> Lesson | None:
     try:
-        return lesson(normalise(text), targets, labels, objects, size)
+        return lesson(normalise(text), targets, labels, objects, size, nouns)
     except BridgeError:  # longer than what an operator may say
         return None
 
@@ -247,7 +260,7 @@ def drawing(height: int, width: int, questions: int, seed: list[int]) -> Scene:
         text = phrasings.about(rng, nouns[0], nouns[1]).text
         labels = [" ".join(names[i]) for i in (a, b)]
         size = np.array([width, height])
-        made = _checked(text, np.array([centres[a], centres[b]]), labels, (a + 1, b + 1), size)
+        made = _checked(text, np.array([centres[a], centres[b]]), labels, (a + 1, b + 1), size, tuple(labels))
         if made is not None:
             lessons.append(made)
     return Scene(rgb, owner[2::4, 2::4], lessons)

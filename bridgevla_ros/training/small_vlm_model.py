@@ -26,8 +26,15 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from bridgevla_ros.planner import conventions, prompt
 from bridgevla_ros.planner.backends.embedded import SHIPPED
-from bridgevla_ros.planner.grounding import GroundingModel
+from bridgevla_ros.planner.grounding import STRIDE, GroundingModel
 from bridgevla_ros.planner.sight import SightConfig, tower_of
+from bridgevla_ros.planner.vocabulary import (
+    COLOUR_CLASSES,
+    COLOUR_NAMES,
+    COLOUR_OTHER,
+    THING_NAMES,
+    THING_OTHER,
+)
 
 CONVENTION = "qwen3"
 """It can say that there is nothing to take, which PaliGemma's cannot, and names what it points at."""
@@ -126,6 +133,7 @@ def make(
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     _order_numbers(model, vocabulary)
+    align(model, vocabulary)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = ids[END], ids[PAD]
     model.save_pretrained(folder)
     processor(vocabulary, sizes).save_pretrained(folder)
@@ -155,6 +163,32 @@ def _order_numbers(model: LlavaForConditionalGeneration, words: PreTrainedTokeni
     for number, write in enumerate(waves):
         for text in (str(number), f", {number}"):
             table[words.convert_tokens_to_ids(text), : len(write)] = write
+
+
+GAIN = 3.0
+"""Of the words in an image token, against their own embeddings (our choice)."""
+
+
+@torch.no_grad()
+def align(
+    model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, gain: float = GAIN
+) -> None:
+    """Let an image token begin as the sum of the words for the colours and kinds that the tower sees in it.
+
+    A hidden unit of the projector for each word replaces what it was; the other units stay as they are.
+    """
+    config = model.config.vision_config
+    cells, channels = (config.patch_size // STRIDE) ** 2, config.channels[1]
+    projector, table = model.model.multi_modal_projector, model.get_input_embeddings().weight
+    names = [(channels + i, n) for i, n in enumerate(COLOUR_NAMES) if 0 < i < COLOUR_OTHER]
+    start = channels + COLOUR_CLASSES
+    names += [(start + i, n) for i, n in enumerate(THING_NAMES) if 0 < i < THING_OTHER]
+    for unit, (channel, name) in enumerate(names):
+        ids = words(f" {name}", add_special_tokens=False)["input_ids"]
+        projector.linear_1.weight[unit] = 0.0
+        projector.linear_1.bias[unit] = 0.0
+        projector.linear_1.weight[unit, channel * cells : (channel + 1) * cells] = 8.0 / cells
+        projector.linear_2.weight[:, unit] = gain / 8.0 * table[ids].mean(0)
 
 
 def coordinates(words: PreTrainedTokenizerFast) -> dict[str, Any]:

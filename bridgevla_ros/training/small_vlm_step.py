@@ -32,6 +32,7 @@ class Batch:
         tokens, labels: (N, L), padded on the right; labels are the next tokens, IGNORE where not taught.
         looks: (K, 2) lesson and place of the tokens that a coordinate is written after.
         targets: (K, image tokens) where to look then; each sums to 1.
+        nouns, named: The same of the last tokens of the words for a thing.
     """
 
     pixels: Tensor
@@ -40,6 +41,8 @@ class Batch:
     labels: Tensor
     looks: Tensor
     targets: Tensor
+    nouns: Tensor
+    named: Tensor
 
 
 def pixels(images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -74,10 +77,12 @@ class Writer:
         """Tokens of all lessons of some images."""
         rows: list[Tensor] = []
         labels: list[Tensor] = []
-        owner, looks, targets = [], [], []
+        owner, looks, targets, nouns, named = [], [], [], [], []
         for number, scene in enumerate(scenes):
             for lesson in scene.lessons:
-                asked = self.words(self.text(lesson), add_special_tokens=False)["input_ids"]
+                asked, ends = self._asked(lesson)
+                nouns += [(len(rows), end) for end in ends]
+                named += [self._look(target) for target in lesson.targets[: len(ends)]]
                 answer = self.words(lesson.answer + END, add_special_tokens=False)["input_ids"]
                 whole = torch.tensor(asked + answer)
                 taught = torch.cat([torch.full((len(asked) - 1,), IGNORE), torch.tensor(answer)])
@@ -96,7 +101,19 @@ class Writer:
             nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORE),
             torch.tensor(looks).reshape(-1, 2),
             torch.stack(targets) if targets else torch.zeros(0, self.grid[0] * self.grid[1]),
+            torch.tensor(nouns).reshape(-1, 2),
+            torch.stack(named) if named else torch.zeros(0, self.grid[0] * self.grid[1]),
         )
+
+    def _asked(self, lesson: Lesson) -> tuple[list[int], list[int]]:
+        """Tokens of the prompt, and the last one of each thing's words; none where one is not found once."""
+        text = self.text(lesson)
+        given = self.words(text, add_special_tokens=False, return_offsets_mapping=True)
+        if any(text.count(noun) != 1 for noun in lesson.nouns):
+            return given["input_ids"], []
+        last = [text.index(noun) + len(noun.rstrip(" ,;.)")) - 1 for noun in lesson.nouns]
+        spans = given["offset_mapping"]
+        return given["input_ids"], [next(i for i, (a, b) in enumerate(spans) if a <= at < b) for at in last]
 
     def _look(self, target: NDArray[np.float64]) -> Tensor:
         column, row = (torch.as_tensor(target, dtype=torch.float32) + 0.5) / self.patch - 0.5
@@ -122,7 +139,8 @@ class Teacher:
         model: LlavaForConditionalGeneration with eager attention.
         writer: Of its tokens.
         near: Deviation of the taught numbers, of 1000.
-        layer, heads: Whose attention is taught.
+        layer, heads: Whose attention is taught while a coordinate is written; the layer before is taught to
+            look from the words for a thing to that thing.
     """
 
     def __init__(self, model: Any, writer: Writer, near: float, layer: int, heads: int) -> None:
@@ -150,12 +168,17 @@ class Teacher:
             output_attentions=True,
         )  # fmt: skip
         words, numbers = self._answer(out.last_hidden_state, batch.labels)
-        looks = words.new_zeros(())
-        if len(batch.looks):
-            attention = out.attentions[self.layer][:, : self.heads].mean(1)
-            mine = attention[batch.looks[:, 0], batch.looks[:, 1], :count]
-            looks = -(batch.targets * (mine + 1e-5).log()).sum(-1).mean()
+        looks = self._looks(out.attentions[self.layer], batch.looks, batch.targets)
+        if self.layer:
+            looks = looks + self._looks(out.attentions[self.layer - 1], batch.nouns, batch.named)
         return Losses(words, numbers, looks)
+
+    def _looks(self, attention: Tensor, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of some tokens' attention to image tokens."""
+        if not len(tokens):
+            return attention.new_zeros(())
+        shares = attention[:, : self.heads].mean(1)[tokens[:, 0], tokens[:, 1], : targets.shape[1]]
+        return -(targets * (shares + 1e-5).log()).sum(-1).mean()
 
     def _answer(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         taught = labels != IGNORE
