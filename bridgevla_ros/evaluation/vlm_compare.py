@@ -169,16 +169,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the table; returns 0."""
-    model = PlannerConfig(backend="transformers", weights=str(args.checkpoint), convention=args.convention)
+    model = PlannerConfig(
+        backend="transformers",
+        weights=str(args.checkpoint),
+        convention=args.convention,
+        self_test=False,  # a model that cannot point shall show by how much
+        max_new_tokens=64,
+    )
     backends = [make_backend(PlannerConfig()), make_backend(model)]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
         rows = compare(backends, args.seed, args.scenes, bar)
     table = Table("questions", "model", "right", "95%", "of", "things", "px", "ms", "tokens/s")
-    for kind, about in KINDS.items():
+    for kind in KINDS:
         for name, mine in rows.items():
-            table.add_row(about, name, *_cells(mine[kind].as_json()))
+            table.add_row(kind, name, *_cells(mine[kind].as_json()))
     Console().print(table)
+    print("; ".join(f"{kind}: {about}" for kind, about in KINDS.items()))
     if args.json:
         result = {
             "seeds": [args.seed, args.seed + args.scenes - 1],
