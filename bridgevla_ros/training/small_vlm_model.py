@@ -170,9 +170,7 @@ GAIN = 3.0
 
 
 @torch.no_grad()
-def align(
-    model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, gain: float = GAIN
-) -> None:
+def align(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, gain: float = GAIN) -> None:
     """Let an image token begin as the sum of the words for the colours and kinds that the tower sees in it.
 
     A hidden unit of the projector for each word replaces what it was; the other units stay as they are.
