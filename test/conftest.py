@@ -11,12 +11,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bridgevla_ros.ros.domain import free_domain, in_use, release_domain
 from bridgevla_ros.ros.shared_memory import remove_stale_segments
 from bridgevla_ros.supervisor import die_with_parent
+
+if TYPE_CHECKING:
+    from bridgevla_ros.core.types import RgbdFrame
+    from bridgevla_ros.simulation.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -165,6 +170,22 @@ def shared_processes() -> Iterator[Processes]:
     group = Processes()
     yield group
     group.stop()
+
+
+@pytest.fixture(scope="module")
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    """The simulator with the SCENE of a test file."""
+    from bridgevla_ros.simulation.world import World
+
+    made = World(scene=request.module.SCENE)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def frame(world: World) -> RgbdFrame:
+    """What the camera of ``world`` sees."""
+    return world.render()
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """The planner's way from request and frame to plan, with the shipped weights on rendered scenes."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from scene_rig import scene, thing
 
 from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
@@ -17,39 +17,15 @@ from bridgevla_ros.planner.grasp import Cloud3d, grasp
 from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.place import place
 from bridgevla_ros.planner.planner import Planner, digest
-from bridgevla_ros.simulation.scene import CameraSpec, ObjectSpec, SceneSpec
 from bridgevla_ros.simulation.world import World
 
-
-def thing(
-    colour: str, kind: str, size: tuple[float, float, float], x: float, y: float, yaw: float = 0.3
-) -> ObjectSpec:
-    return ObjectSpec(f"{colour} {kind}", kind, colour, size, (x, y, 0.0), yaw, 0.05)
-
-
-SCENE = SceneSpec(
-    seed=0,
-    objects=(
-        thing("red", "cube", (0.045, 0.045, 0.045), 0.45, -0.15),
-        thing("green", "cube", (0.045, 0.045, 0.045), 0.60, 0.00),
-        thing("yellow", "bar", (0.12, 0.03, 0.03), 0.42, 0.05, 0.9),
-        thing("blue", "bowl", (0.15, 0.15, 0.045), 0.45, 0.22),
-        thing("white", "plate", (0.17, 0.17, 0.014), 0.62, -0.20),
-    ),
-    camera=CameraSpec.look_at((1.14, 0.0, 0.66), (0.50, 0.0, 0.02), 42.0),
+SCENE = scene(
+    thing("red cube", (0.045, 0.045, 0.045), 0.45, -0.15),
+    thing("green cube", (0.045, 0.045, 0.045), 0.60, 0.00),
+    thing("yellow bar", (0.12, 0.03, 0.03), 0.42, 0.05, 0.9),
+    thing("blue bowl", (0.15, 0.15, 0.045), 0.45, 0.22),
+    thing("white plate", (0.17, 0.17, 0.014), 0.62, -0.20),
 )
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World(scene=SCENE)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def frame(world: World) -> RgbdFrame:
-    return world.render()
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """Which of several things the shipped planner takes, on one rendered scene."""
 
-from collections.abc import Iterator
-
 import pytest
+from scene_rig import scene, thing
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame
@@ -11,40 +10,16 @@ from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.simulation.lookalikes import with_lookalike
-from bridgevla_ros.simulation.scene import CameraSpec, ObjectSpec, SceneSpec
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
 
-
-def thing(name: str, size: tuple[float, float, float], x: float, y: float) -> ObjectSpec:
-    colour, kind = name.split()[-2:]
-    return ObjectSpec(name, kind, colour, size, (x, y, 0.0), 0.3, 0.05)
-
-
-SCENE = SceneSpec(
-    seed=0,
-    objects=(
-        thing("red cube", (0.040, 0.040, 0.040), 0.42, -0.20),
-        thing("second red cube", (0.054, 0.054, 0.054), 0.60, 0.16),
-        thing("yellow cube", (0.045, 0.045, 0.045), 0.60, -0.18),
-        thing("green ball", (0.048, 0.048, 0.048), 0.52, 0.0),
-        thing("blue bowl", (0.15, 0.15, 0.045), 0.42, 0.20),
-    ),
-    camera=CameraSpec.look_at((1.14, 0.0, 0.66), (0.50, 0.0, 0.02), 42.0),
+SCENE = scene(
+    thing("red cube", (0.040, 0.040, 0.040), 0.42, -0.20),
+    thing("second red cube", (0.054, 0.054, 0.054), 0.60, 0.16),
+    thing("yellow cube", (0.045, 0.045, 0.045), 0.60, -0.18),
+    thing("green ball", (0.048, 0.048, 0.048), 0.52, 0.0),
+    thing("blue bowl", (0.15, 0.15, 0.045), 0.42, 0.20),
 )
-"""Seen by the camera: base y to the right, base x towards it."""
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World(scene=SCENE)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def frame(world: World) -> RgbdFrame:
-    return world.render()
 
 
 @pytest.fixture(scope="module")

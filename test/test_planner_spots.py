@@ -1,11 +1,10 @@
 """Places beside things: which words tell of one, and that the spot is free, seen and where the words say."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scene_rig import scene, thing
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
@@ -19,7 +18,6 @@ from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.planner.relations import AHEAD, viewer_frame
 from bridgevla_ros.planner.spot import CONE, FINGERS, Table, free_spot
 from bridgevla_ros.planner.steps import sub_goals
-from bridgevla_ros.simulation.scene import CameraSpec, ObjectSpec, SceneSpec
 from bridgevla_ros.simulation.world import World
 
 
@@ -145,33 +143,12 @@ def test_ground_that_is_hidden_is_not_free() -> None:
     assert free_spot(half, "front", thing, [reference], table, "")[0] < 0.46
 
 
-def thing(name: str, size: tuple[float, float, float], x: float, y: float) -> ObjectSpec:
-    colour, kind = name.split()
-    return ObjectSpec(name, kind, colour, size, (x, y, 0.0), 0.3, 0.05)
-
-
-SCENE = SceneSpec(
-    seed=0,
-    objects=(
-        thing("red cube", (0.045, 0.045, 0.045), 0.42, -0.15),
-        thing("green cube", (0.045, 0.045, 0.045), 0.58, 0.02),
-        thing("blue bowl", (0.15, 0.15, 0.045), 0.45, 0.24),
-        thing("white plate", (0.17, 0.17, 0.014), 0.60, -0.22),
-    ),
-    camera=CameraSpec.look_at((1.14, 0.0, 0.66), (0.50, 0.0, 0.02), 42.0),
+SCENE = scene(
+    thing("red cube", (0.045, 0.045, 0.045), 0.42, -0.15),
+    thing("green cube", (0.045, 0.045, 0.045), 0.58, 0.02),
+    thing("blue bowl", (0.15, 0.15, 0.045), 0.45, 0.24),
+    thing("white plate", (0.17, 0.17, 0.014), 0.60, -0.22),
 )
-
-
-@pytest.fixture(scope="module")
-def world() -> Iterator[World]:
-    made = World(scene=SCENE)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def frame(world: World) -> RgbdFrame:
-    return world.render()
 
 
 @pytest.fixture(scope="module")

@@ -110,7 +110,7 @@ def _told_beside(out: list[Part], parts: list[Part], i: int, tokens: tuple[Token
     if not kind or any(p.group != 0 for p in out):
         return 0
     prefix = words_of(tokens, part.before[0], begin)
-    taken = 2 if kind == "between" and not (part.phrase.plural or part.phrase.count == 2) else 1
+    taken = 2 if kind == "between" and not _pair(part.phrase) else 1
     told = frame_words.acts(prefix)
     if not told:
         verbs = words_of(tokens, *out[0].before)
@@ -118,18 +118,15 @@ def _told_beside(out: list[Part], parts: list[Part], i: int, tokens: tuple[Token
         told = set(prefix) <= ADVERBS and frame_words.wants_place(verbs) and not place
     if not told:
         return 0
-    if taken == 2 and (i + 1 >= len(parts) or words_of(tokens, *parts[i + 1].before) != ("and",)):
-        raise not_understood("between", "it needs two things")
+    told_by = _told_by(kind, parts, i, tokens)
     if any(p.phrase.count == ALL or (p.phrase.count != 1 and not p.phrase.one_of) for p in out):
         raise not_understood(reference_words(part.phrase, tokens), "one thing at a time goes next to another")
-    for reference in parts[i : i + taken]:
+    for reference in told_by:
         reference.group, reference.goal = out[-1].group + 1, kind
-        if kind != "between" and (reference.phrase.count != 1 or reference.phrase.plural):
-            raise not_understood(reference_words(reference.phrase, tokens), "a relation needs one thing")
+    for second in told_by[1:]:
+        second.before = (second.first, second.first)
     part.before = (part.before[0], begin)
-    if taken == 2:
-        parts[i + 1].before = (parts[i + 1].first, parts[i + 1].first)
-    return taken
+    return len(told_by)
 
 
 def _leading(tokens: tuple[Token, ...], span: tuple[int, int]) -> tuple[str, int]:
@@ -199,23 +196,36 @@ def _relate(owner: Part, parts: list[Part], i: int, tokens: tuple[Token, ...]) -
         kind, owner.phrase = owner.phrase.rank, replace(owner.phrase, rank="")
     if kind is None:
         return 0
-    taken = 1
-    references: tuple[NounPhrase, ...] = (part.phrase,)
-    if kind == "between" and not (part.phrase.plural or part.phrase.count == 2):
-        following = parts[i + 1] if i + 1 < len(parts) else None
-        if following is None or words_of(tokens, *following.before) != ("and",):
+    told_by = _told_by(kind, parts, i, tokens)
+    relation = Relation(kind, tuple(p.phrase for p in told_by), negated)
+    owner.phrase = _innermost(owner.phrase, relation, told_by[-1].phrase.end)
+    owner.after = told_by[-1].after
+    return len(told_by)
+
+
+def _pair(phrase: NounPhrase) -> bool:
+    """Whether "between" needs no second phrase: "the two bowls", "the boxes"."""
+    return phrase.plural or phrase.count == 2
+
+
+def _told_by(kind: str, parts: list[Part], i: int, tokens: tuple[Token, ...]) -> list[Part]:
+    """What a relation refers to, from part i on: two things for "between A and B", else one part.
+
+    Raises:
+        BridgeError: NOT_UNDERSTOOD: more things or fewer than the relation needs.
+    """
+    phrase = parts[i].phrase
+    if kind != "between":
+        if phrase.count != 1 or phrase.plural:
+            raise not_understood(reference_words(phrase, tokens), "a relation needs one thing")
+        return [parts[i]]
+    if _pair(phrase):
+        if phrase.count not in (2, ALL):
             raise not_understood("between", "it needs two things")
-        taken, references = 2, (part.phrase, following.phrase)
-        part = following
-    for reference in references:
-        if kind != "between" and (reference.count != 1 or reference.plural):
-            raise not_understood(reference_words(reference, tokens), "a relation needs one thing")
-    if kind == "between" and taken == 1 and part.phrase.count not in (2, -1):
+        return [parts[i]]
+    if i + 1 >= len(parts) or words_of(tokens, *parts[i + 1].before) != ("and",):
         raise not_understood("between", "it needs two things")
-    relation = Relation(kind, references, negated)
-    owner.phrase = _innermost(owner.phrase, relation, part.phrase.end)
-    owner.after = part.after
-    return taken
+    return parts[i : i + 2]
 
 
 def _innermost(phrase: NounPhrase, relation: Relation, end: int) -> NounPhrase:

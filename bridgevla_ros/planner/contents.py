@@ -97,7 +97,7 @@ class Spot:
     finger: Array
 
 
-def free_spot(thing: Grasp, things: Array, spots: Array, room: Array, z: float, open_width: float) -> Spot:
+def spot_among(thing: Grasp, things: Array, spots: Array, room: Array, z: float, open_width: float) -> Spot:
     """The spot where a thing comes down least on what lies there; of such the nearest to the place's middle.
 
     Args:

@@ -21,7 +21,7 @@ from bridgevla_ros.core.types import CameraIntrinsics, GripperEvent, JointState,
 from bridgevla_ros.perception.kernels import body_distances
 from bridgevla_ros.planner.grasp import ABOVE, Cloud3d, chroma, segment
 from bridgevla_ros.planner.lifting import Lifted
-from bridgevla_ros.planner.place import DIRECTIONS, REACH, Place, place
+from bridgevla_ros.planner.place import REACH, Place, place, wall
 
 SAME = 0.010
 """Metres of depth within which a surface is where it was, three sigma of a depth camera at 1.2 m."""
@@ -267,10 +267,8 @@ def _visible(
 def _inside(where: Place, points: Array) -> NDArray[np.bool_]:
     """(N,) which points lie within a place's walls and not below its floor."""
     offset = points[:, :2] - where.center
-    angle = np.arctan2(offset[:, 1], offset[:, 0]) % (2 * np.pi)
-    found = where.walls < REACH  # where no wall is seen it is taken to go on as beside
-    directions, walls = (DIRECTIONS[found], where.walls[found]) if found.any() else (DIRECTIONS, where.walls)
-    room = np.interp(angle, directions, walls, period=2 * np.pi)
+    found = where.walls < REACH
+    room = wall(where.walls, found if found.any() else ~found, offset)
     return np.asarray((np.hypot(*offset.T) < room + EDGE) & (points[:, 2] > where.floor))
 
 

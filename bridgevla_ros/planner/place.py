@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bridgevla_ros.core.transforms import Array
-from bridgevla_ros.planner.contents import ALIKE, CELL, SEARCH, Relief, free_spot, lying
+from bridgevla_ros.planner.contents import ALIKE, CELL, SEARCH, Relief, lying, spot_among
 from bridgevla_ros.planner.grasp import ABOVE, MIN_GRIP, Cloud3d, Grasp, chroma, extents
 from bridgevla_ros.planner.lifting import Lifted
 
@@ -165,10 +165,10 @@ def _filled(relief: Relief, walk: _Walk, hue: Array, floor: float, sigma: float)
 def _inside(relief: Relief, walk: _Walk) -> Array:
     """(S, S) metres from each cell to the wall."""
     offset = relief.centers() - walk.center
-    return _wall(walk.walls, walk.found, offset) - np.hypot(offset[..., 0], offset[..., 1])
+    return wall(walk.walls, walk.found, offset) - np.hypot(offset[..., 0], offset[..., 1])
 
 
-def _wall(walls: Array, found: NDArray[np.bool_], offset: Array) -> Array:
+def wall(walls: Array, found: NDArray[np.bool_], offset: Array) -> Array:
     """Metres to the wall in the directions of (..., 2) offsets; where none was found as beside."""
     angle = np.arctan2(offset[..., 1], offset[..., 0])
     return np.interp(angle, DIRECTIONS[found], walls[found], period=2 * np.pi)
@@ -289,10 +289,10 @@ def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array
     steps = np.arange(-REACH, REACH, SEARCH)
     offset = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
     away = np.hypot(*offset.T)
-    room = _wall(where.walls, where.walls < REACH, offset) - away
+    room = wall(where.walls, where.walls < REACH, offset) - away
     nearest = np.argsort(away, kind="stable")
     nearest = nearest[room[nearest] > 0.0]
-    spot = free_spot(thing, where.things, where.center + offset[nearest], room[nearest], z, open_width)
+    spot = spot_among(thing, where.things, where.center + offset[nearest], room[nearest], z, open_width)
     return np.array([*spot.center, z]), spot.finger
 
 
