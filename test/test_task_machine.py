@@ -458,6 +458,20 @@ def test_a_lost_node_is_named_and_waited_for() -> None:
     assert bench.report(0.2).stage == Stage.MOVING
 
 
+@pytest.mark.parametrize(("seconds", "stage"), [(15.0, Stage.MOVING), (25.0, Stage.FAILED)])
+def test_a_task_that_itself_stood_still_does_not_go_on_with_an_old_plan(seconds: float, stage: Stage) -> None:
+    bench = Bench()
+    bench.start_moving()
+    bench.now += seconds
+    bench.report(0.2)
+    bench.report(0.2)
+    assert bench.status.stage == stage
+    if stage == Stage.FAILED:
+        assert (bench.status.code, bench.status.limit) == (ErrorCode.TIMEOUT, 20.0)
+        assert bench.status.value > 20.0
+        assert not bench.status.lease_valid
+
+
 def test_the_operators_hold_is_shown_and_lasts() -> None:
     bench = Bench()
     bench.start_moving()

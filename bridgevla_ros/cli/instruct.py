@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOBODY, EXIT_CANCELLED = 0, 1, 2, 3, 130
 _GRACE = 3.0
 """Seconds in which a result may still come after the graph has turned to something else, or has gone."""
+_SILENCE = 5.0
+"""Seconds without a word of the task, which speaks ten times a second of ROS time, until that is told."""
 STAGES = (
     "IDLE",
     "PLANNING",
@@ -117,6 +119,7 @@ class _Follower:
         self.stage = ""
         self.newest: TaskStatus | None = None
         self.doubtful: float | None = None
+        self.heard, self.silent = time.monotonic(), False
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -167,8 +170,10 @@ class _Follower:
             return EXIT_FAILED
         result = handle.get_result_async()
         cancelling: Any = None
+        self.heard = time.monotonic()
         while not result.done():
             self._spin()
+            self._note_silence()
             self._ask_for_approval()
             if self.interrupts and cancelling is None:
                 self.console.print("cancelling; the arm stops first (Ctrl-C again leaves at once)")
@@ -192,6 +197,21 @@ class _Follower:
             return time.monotonic() - self.doubtful > _GRACE
         self.doubtful = None
         return False
+
+    def _note_silence(self) -> None:
+        """Tell, once each time, that nothing is heard of the task, and when it is heard again."""
+        silent = time.monotonic() - self.heard > _SILENCE
+        if silent == self.silent:
+            return
+        self.silent = silent
+        if not silent:
+            self.console.print("the task node speaks again")
+            return
+        self.console.print(f"[yellow]silent[/]: no word of the task node for {_SILENCE:g} s")
+        self.console.print(
+            "without its lease the arm holds; what to do: wait, or look whether its process hangs, or "
+            "the simulator's (kill -9 ends it; bringup starts the task node again)"
+        )
 
     def _wait_for_server(self) -> bool:
         until = time.monotonic() + self.args.wait
@@ -229,7 +249,7 @@ class _Follower:
         self.plan = message
 
     def _on_status(self, message: Any) -> None:
-        self.newest = message
+        self.newest, self.heard = message, time.monotonic()
 
     def _on_feedback(self, message: Any) -> None:
         self.status = status = message.feedback.status

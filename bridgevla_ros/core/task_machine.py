@@ -78,6 +78,7 @@ class TaskMachine:
         self._outputs: list[Output] = []
         self._heard = Heard()
         self._published = -math.inf
+        self._ticked = math.inf  # before the first tick no time was missed
         self._clear()
 
     def _clear(self) -> None:
@@ -176,10 +177,8 @@ class TaskMachine:
         if self._check is not None and plan.request_id == self._check.request_id:
             self._on_verdict(plan, now)
             return
-        request = self._request
-        waiting = self.status.stage == Stage.PLANNING or (
-            self.status.stage == Stage.HOLD and not self._leasing()
-        )
+        stage, request = self.status.stage, self._request
+        waiting = stage == Stage.PLANNING or (stage == Stage.HOLD and not self._leasing())
         if request is None or plan.request_id != request.request_id or self._plan is not None or not waiting:
             return
         self._plan, self._since = plan, now
@@ -216,8 +215,11 @@ class TaskMachine:
         Returns:
             What is to be published, in order: requests, leases, status on change and at 10 Hz.
         """
+        missed, self._ticked = now - self._ticked, now
         if self.running and now > self._deadline:
             self._fail(now, Reason(ErrorCode.TIMEOUT, "the task took too long", now, self._deadline, "s"))
+        if self.running and missed > self.config.recovery_timeout:  # what was planned is as old as that
+            self._timeout(now, "the task node itself stood still", missed, self.config.recovery_timeout)
         if self.running:
             self._step(now)
         if now - self._published >= _STATUS_PERIOD - 1e-6:
@@ -227,12 +229,11 @@ class TaskMachine:
         return outputs
 
     def _step(self, now: float) -> None:
-        stage = self.status.stage
-        if stage == Stage.AWAIT_APPROVAL:
+        if self.status.stage == Stage.AWAIT_APPROVAL:
             waited, limit = now - self._since, self.config.approval_timeout
             if waited > limit:
-                message = "nobody approved the plan in time"
-                self._fail(now, Reason(ErrorCode.APPROVAL_EXPIRED, message, waited, limit, "s"))
+                late = "nobody approved the plan in time"
+                self._fail(now, Reason(ErrorCode.APPROVAL_EXPIRED, late, waited, limit, "s"))
         elif self._check is not None:
             self._await_verdict(now)
         elif self._leasing():

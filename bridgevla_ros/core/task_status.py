@@ -86,7 +86,8 @@ REMEDIES: dict[ErrorCode, str] = {
     ErrorCode.REJECTED_BY_OPERATOR: "Give another instruction.",
     ErrorCode.APPROVAL_EXPIRED: "Give the instruction again and approve its plan in time.",
     ErrorCode.LEASE_EXPIRED: "Check that the task node runs and that its messages arrive.",
-    ErrorCode.CONTROLLER_INACTIVE: "Look at the node's log; it is started again by bringup.",
+    ErrorCode.CONTROLLER_INACTIVE: "Look at the node's log. Bringup starts again what has ended, not what "
+    "hangs: end such a process with kill -9.",
     ErrorCode.SENSOR_LOST: "Bring the sensor back; the task goes on by itself when it is in time.",
     ErrorCode.TRACKING_ERROR: "Free the arm, then call resume.",
     ErrorCode.GRASP_FAILED: "Move the object to where it can be gripped.",

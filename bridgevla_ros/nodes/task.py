@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import replace
 
 from bridgevla.action import ExecuteInstruction
 from bridgevla.msg import DepthQuality as DepthQualityMsg
@@ -16,11 +18,14 @@ from bridgevla.msg import WaypointPlan as WaypointPlanMsg
 from bridgevla.srv import ApprovePlan, Instruct
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.safety import Reason
 from bridgevla_ros.core.task_desk import TaskDesk, TaskNodeConfig
 from bridgevla_ros.core.task_machine import TaskConfig, TaskResult, TaskStatus
+from bridgevla_ros.core.task_status import Stage, fields
 from bridgevla_ros.core.types import Lease, PlanRequest
 from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import Diagnostics
@@ -28,6 +33,10 @@ from bridgevla_ros.ros.lifecycle_manager import LifecycleManager
 from bridgevla_ros.ros.spin import run_node
 
 _RATE = 50.0
+_CLOCK_PERIOD = 0.5
+_CLOCK_STILL = 10.0
+"""Wall seconds in which ROS time may stand still: a simulator on a busy machine pauses for less."""
+_CLOCK_REMEDY = "Look whether what publishes /clock runs: sim_arm, or a bag that is played. The task waits."
 
 
 class TaskNode(Node):
@@ -61,7 +70,9 @@ class TaskNode(Node):
             cancel_callback=self._on_cancel,
         )
         self._manager = LifecycleManager(self, settings.managed_nodes)
+        self._clock_moved = (0.0, 0.0)  # ROS time, and the steady clock when it was first read
         self.create_timer(1.0 / _RATE, self._tick)
+        self.create_timer(_CLOCK_PERIOD, self._watch_clock, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _now(self) -> float:
         return clock.seconds(self)
@@ -171,6 +182,19 @@ class TaskNode(Node):
         log = self._desk.log(now)
         if log is not None:
             self._log.publish(conversions.input_log_to_msg(log))
+
+    def _watch_clock(self) -> None:
+        """Say it where ROS time stands still: no timer on it runs then, and nothing else here would speak."""
+        now, steady = self._now(), time.monotonic()
+        if now != self._clock_moved[0]:
+            self._clock_moved = (now, steady)
+        stood = steady - self._clock_moved[1]
+        if now > 0.0 and stood > _CLOCK_STILL:
+            reason = Reason(ErrorCode.SENSOR_LOST, "ROS time stands still", stood, _CLOCK_STILL, "s")
+            status = self._machine.status
+            stage = Stage.HOLD if self._machine.running else status.stage
+            said = fields(reason) | {"stage": stage, "speed_scale": 0.0, "remedy": _CLOCK_REMEDY}
+            self._publish_status(replace(status, **said))
 
     def _publish_status(self, status: TaskStatus) -> None:
         message = conversions.task_status_to_msg(status)

@@ -89,7 +89,8 @@ class LifecycleManager:
                 m.active = m.configured = False
                 self._drop(m)
             elif now > m.deadline:
-                self._node.get_logger().warning(f"{m.name} does not answer {m.doing}")
+                hangs = "" if m.doing == "configure" else "; if its process hangs, end it: kill -9 PID"
+                self._node.get_logger().warning(f"{m.name} does not answer {m.doing}{hangs}")
                 m.active = False
                 self._drop(m)
         elif now >= m.not_before:
