@@ -13,7 +13,7 @@ import numpy as np
 
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.kinematics import ArmModel, Bodies
 from bridgevla_ros.core.motion import Brake, JointMotion
 from bridgevla_ros.core.transforms import Array
 
@@ -120,6 +120,17 @@ class Envelope:
         return min(
             self._table(start, end, radius, tips), self._body(start, end, radius), key=lambda c: c.margin
         )
+
+    def touch_margins(self, bodies: Bodies) -> Array:
+        """(S,) metres, the margins that ``touch`` finds, of many postures at once."""
+        config, rows, i, j = self.config, self._over_table, self._first, self._second
+        start, end, radius = bodies.start, bodies.end, bodies.radius
+        lowest = np.minimum(start[:, rows, 2], end[:, rows, 2]) - radius[rows] - config.table_height
+        tips = bodies.tips[..., 2].min(1) - config.table_height - config.tip_clearance
+        ends = (a.reshape(-1, 3) for a in (start[:, i], end[:, i], start[:, j], end[:, j]))
+        gaps = segment_distance(*ends).reshape(len(start), -1) - radius[i] - radius[j]
+        table = np.minimum(lowest.min(1) - config.body_clearance, tips)
+        return np.asarray(np.minimum(table, gaps.min(1) - config.self_clearance))
 
     def joint_clearance(self, lowest: Array, highest: Array) -> Clearance:
         """The nearest joint limit, given each joint's extremes."""

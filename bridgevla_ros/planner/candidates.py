@@ -12,8 +12,9 @@ from torch import Tensor
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.planner.already import lies_in
 from bridgevla_ros.planner.eyes import Eyes
-from bridgevla_ros.planner.grasp import Cloud3d, extents, fit_sphere, segment
+from bridgevla_ros.planner.grasp import Cloud3d, boxes, extents, fit_sphere, segment
 from bridgevla_ros.planner.grounding import STRIDE
 from bridgevla_ros.planner.language import MOVABLE_THINGS, THINGS
 from bridgevla_ros.planner.lifting import lift
@@ -289,6 +290,14 @@ class View:
             self._measured[candidate.cell] = self._measure(candidate)
         return self._measured[candidate.cell]
 
+    def lies_in(self, candidate: Candidate, where: Candidate) -> bool:
+        """Whether a thing lies in a place; False in doubt."""
+        try:
+            lifted = lift(self.frame, self.T_base_camera, where.pixel)
+        except BridgeError:
+            return False
+        return lies_in(self.cloud, candidate.pixel, place(self.cloud, where.pixel, lifted))
+
     def _measure(self, candidate: Candidate) -> Measured:
         lifted = lift(self.frame, self.T_base_camera, candidate.pixel)
         if candidate.thing in HOLDING:
@@ -310,8 +319,8 @@ class View:
 
 def _footprint(points: Array) -> tuple[float, float, float]:
     """Area, lesser and greater side of the smallest rectangle on the ground around (N, 3) points, metres."""
-    boxes = [extents(points[:, :2], float(a)) for a in np.radians(np.arange(0.0, 90.0, 10.0))]
-    sides = np.array([sorted((b[1] - b[0], b[3] - b[2])) for b in boxes])
+    at = boxes(points[:, :2], np.radians(np.arange(0.0, 90.0, 10.0)))
+    sides = np.sort(np.stack([at[:, 1] - at[:, 0], at[:, 3] - at[:, 2]], -1))
     low, high = sides[int(sides.prod(1).argmin())]
     return float(low * high), float(low), float(high)
 

@@ -5,7 +5,8 @@ Everything is worked out gravity-aligned, in the base frame (z up). Objects stan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ MAX_BITE = 0.030
 """Metres that the TCP goes below the top of a tall thing."""
 
 
+Region = tuple[NDArray[np.bool_], tuple[slice, slice]]
+"""A mask over a window of the image, and the window."""
+
+
 @dataclass(frozen=True, eq=False)
 class Cloud3d:
     """A frame as points: (H, W, 3) metres in the base frame, NaN where depth fails."""
@@ -33,17 +38,32 @@ class Cloud3d:
     points: Array
     rgb: NDArray[np.uint8]
     support: float
+    _regions: dict[tuple[int, int, int], Region] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, frame: RgbdFrame, T_base_camera: Transform, table_height: float) -> Cloud3d:
-        """Deproject every pixel, and find the support plane within 3 cm of where it is said to be."""
-        k = frame.intrinsics
-        depth = np.where(np.isfinite(frame.depth) & (frame.depth > 0), frame.depth, np.nan).astype(np.float64)
-        rows, columns = np.indices(depth.shape)
-        camera = np.stack([(columns - k.cx) / k.fx * depth, (rows - k.cy) / k.fy * depth, depth], -1)
-        points = T_base_camera.apply(camera)
-        z = points[..., 2]
-        near = z[np.isfinite(z) & (np.abs(z - table_height) < 0.03)]
+        """Deproject every pixel, and find the support plane within 3 cm of where it is said to be.
+
+        Who sets anchors and who plans from them ask for the same frame: the last answer for a frame is kept
+        as long as the frame. It is known again by identity: frames are never changed.
+        """
+        asked = (T_base_camera.translation.tobytes(), T_base_camera.rotation.tobytes(), table_height)
+        known = _CLOUDS.get(frame)
+        if known is None or known[0] != asked:
+            known = _CLOUDS[frame] = (asked, cls._of(frame, T_base_camera, table_height))
+        return known[1]
+
+    @classmethod
+    def _of(cls, frame: RgbdFrame, T_base_camera: Transform, table_height: float) -> Cloud3d:
+        k, (height, width) = frame.intrinsics, frame.depth.shape
+        depth = np.where(np.isfinite(frame.depth) & (frame.depth > 0), frame.depth, np.nan)
+        camera = np.empty((height, width, 3))
+        camera[..., 2] = depth
+        np.multiply((np.arange(width) - k.cx) / k.fx, camera[..., 2], out=camera[..., 0])
+        np.multiply(((np.arange(height) - k.cy) / k.fy)[:, None], camera[..., 2], out=camera[..., 1])
+        points = T_base_camera.apply(camera.reshape(-1, 3)).reshape(height, width, 3)
+        z = points[..., 2].ravel()
+        near = z[np.abs(z - table_height) < 0.03]  # NaN is not near
         support = table_height
         if len(near) > 500:
             counts, edges = np.histogram(near, 60, (table_height - 0.03, table_height + 0.03))
@@ -52,7 +72,10 @@ class Cloud3d:
         return cls(points, frame.rgb, support)
 
 
-def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:
+_CLOUDS: WeakKeyDictionary[RgbdFrame, tuple[tuple[bytes, bytes, float], Cloud3d]] = WeakKeyDictionary()
+
+
+def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> Region:
     """Pixels above the support that are joined to the anchor in space and alike in colour.
 
     Args:
@@ -61,13 +84,19 @@ def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.
         window: Pixels on each side that are looked at.
 
     Returns:
-        Mask over the window, and the window.
+        Mask over the window, and the window. The cloud remembers it: it is not to be written to.
 
     Raises:
         BridgeError: DEPTH_HOLE: nothing stands above the support there.
     """
+    asked = (round(float(pixel[0])), round(float(pixel[1])), window)
+    if asked not in cloud._regions:
+        cloud._regions[asked] = _segment(cloud, *asked)
+    return cloud._regions[asked]
+
+
+def _segment(cloud: Cloud3d, u: int, v: int, window: int) -> Region:
     height, width = cloud.points.shape[:2]
-    u, v = round(float(pixel[0])), round(float(pixel[1]))
     roi = (
         slice(max(v - window, 0), min(v + window + 1, height)),
         slice(max(u - window, 0), min(u + window + 1, width)),
@@ -78,11 +107,11 @@ def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> tuple[NDArray[np.
     colour = chroma(cloud.rgb[roi])
     patch = (slice(max(row - 2, 0), row + 3), slice(max(column - 2, 0), column + 3))
     seed = np.median(colour[patch].reshape(-1, 3), 0)
-    alike = np.linalg.norm(colour - seed, axis=-1) < 0.25
+    alike = lengths(colour - seed) < 0.25
     candidate = above & alike
     # Cut where a neighbour is far: a step in space parts two things of one colour.
     for axis in (0, 1):
-        gap = np.linalg.norm(np.diff(points, axis=axis), axis=-1) > STEP * 2
+        gap = lengths(np.diff(points, axis=axis)) > STEP * 2
         first = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
         candidate[first] &= ~gap
     labels, count = ndimage.label(candidate)
@@ -110,11 +139,17 @@ def _nothing(u: int, v: int) -> BridgeError:
     )
 
 
+def lengths(vectors: Array) -> Array:
+    """Of (..., 3) vectors; numpy's norm along an axis takes four times as long."""
+    return np.asarray(np.sqrt(np.einsum("...i,...i->...", vectors, vectors)))
+
+
 def chroma(rgb: NDArray[np.uint8]) -> Array:
-    """Colour without its brightness: (..., 3); grey things keep a little of theirs."""
+    """Colour without its brightness: (H, W, 3); grey things keep a little of theirs."""
     values = rgb.astype(np.float64) / 255.0
     smooth = ndimage.uniform_filter(values, (3, 3, 0))
-    return np.asarray(smooth / (smooth.max(-1, keepdims=True) + 0.1))
+    brightest = np.maximum(np.maximum(smooth[..., 0], smooth[..., 1]), smooth[..., 2])
+    return np.asarray(smooth / (brightest[..., None] + 0.1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,10 +179,16 @@ class Grasp:
 
 def extents(xy: Array, angle: float) -> tuple[float, float, float, float]:
     """Robust (low, high) along ``angle`` and across it."""
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    along, across = xy @ direction, xy @ np.array([-direction[1], direction[0]])
-    a, b = np.percentile(along, (1.5, 98.5)), np.percentile(across, (1.5, 98.5))
-    return float(a[0]), float(a[1]), float(b[0]), float(b[1])
+    low_a, high_a, low_b, high_b = boxes(xy, np.array([angle]))[0].tolist()
+    return low_a, high_a, low_b, high_b
+
+
+def boxes(xy: Array, angles: Array) -> Array:
+    """``extents`` of (N, 2) points at (A,) angles at once: (A, 4)."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    turned = np.stack([xy @ np.stack([cos, sin]), xy @ np.stack([-sin, cos])])
+    low, high = np.percentile(turned, (1.5, 98.5), axis=1)
+    return np.stack([low[0], high[0], low[1], high[1]], -1)
 
 
 def fit_sphere(points: Array) -> tuple[Array, float, float]:
@@ -190,10 +231,10 @@ def grasp(cloud: Cloud3d, pixel: Array, T_base_tcp_home: Transform, max_width: f
     height = top - cloud.support
     xy = points[:, :2]
     angles = np.radians(np.arange(0.0, 90.0, 3.0))
-    boxes = [extents(xy, float(a)) for a in angles]
-    areas = np.array([(b[1] - b[0]) * (b[3] - b[2]) for b in boxes])
+    at = boxes(xy, angles)
+    areas = (at[:, 1] - at[:, 0]) * (at[:, 3] - at[:, 2])
     best = int(areas.argmin())
-    low_a, high_a, low_b, high_b = boxes[best]
+    low_a, high_a, low_b, high_b = at[best].tolist()
     axis = np.array([np.cos(angles[best]), np.sin(angles[best])])
     across = np.array([-axis[1], axis[0]])
     middle = axis * (low_a + high_a) / 2 + across * (low_b + high_b) / 2

@@ -23,7 +23,8 @@ HEIGHT_UNKNOWN = 255
 def height_map(frame: RgbdFrame, T_base_camera: Transform) -> NDArray[np.uint8]:
     """(H, W) uint8: height above the table in ``HEIGHT_STEP``, ``HEIGHT_UNKNOWN`` where depth fails."""
     k = frame.intrinsics
-    rows, columns = np.indices(frame.depth.shape, np.float32)
+    rows, columns = np.ogrid[: frame.depth.shape[0], : frame.depth.shape[1]]
+    rows, columns = rows.astype(np.float32), columns.astype(np.float32)
     rotation = T_base_camera.rotation[2].astype(np.float32)
     ray = rotation[0] * (columns - k.cx) / k.fx + rotation[1] * (rows - k.cy) / k.fy + rotation[2]
     valid = np.isfinite(frame.depth) & (frame.depth > 0)

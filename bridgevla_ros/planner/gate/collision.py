@@ -46,17 +46,17 @@ HELD = 0.010
 def check_body(draft: Draft, sweep: Sweep, arm: ArmModel) -> None:
     """The arm hits neither the table, as it is seen, nor itself: what the streamer will demand."""
     envelope = Envelope(EnvelopeConfig(table_height=draft.support), arm)
-    for q, width, toward in zip(sweep.joints, sweep.widths, sweep.toward, strict=True):
-        found = envelope.touch(q, float(width))
-        if found.margin < 0.0:
-            raise BridgeError(
-                found.code,
-                f"on the way to {draft.name(int(toward))} {found.message}",
-                value=found.value,
-                limit=found.limit,
-                unit=found.unit,
-                remedy="move the thing or the place away from the arm's base and from the table's edge",
-            )
+    hits = np.flatnonzero(envelope.touch_margins(sweep.bodies(arm)) < 0.0)
+    if len(hits):
+        found = envelope.touch(sweep.joints[hits[0]], float(sweep.widths[hits[0]]))
+        raise BridgeError(
+            found.code,
+            f"on the way to {draft.name(int(sweep.toward[hits[0]]))} {found.message}",
+            value=found.value,
+            limit=found.limit,
+            unit=found.unit,
+            remedy="move the thing or the place away from the arm's base and from the table's edge",
+        )
 
 
 def check_cloud(draft: Draft, sweep: Sweep, config: PlannerConfig, arm: ArmModel) -> None:
@@ -88,15 +88,13 @@ def check_cloud(draft: Draft, sweep: Sweep, config: PlannerConfig, arm: ArmModel
 
 def clearances(draft: Draft, sweep: Sweep, points: Array, arm: ArmModel) -> tuple[Array, Array]:
     """(S,) metres between the body in each posture and the obstacles, and the part that is nearest."""
-    hang = _hang(draft)
-    starts, ends = [], []
-    for i, (q, width) in enumerate(zip(sweep.joints, sweep.widths, strict=True)):
-        start, end, radius = arm.body_capsules(q, float(width))
-        tcp, length = sweep.poses[i], max(hang[int(sweep.toward[i])] - HELD, 0.0)
-        held = tcp.apply(np.array([[0.0, 0.0, 0.0], [0.0, 0.0, length]]))
-        starts.append(np.concatenate([start, held[:1]]))
-        ends.append(np.concatenate([end, held[1:]]))
-    return nearest_gaps(points, np.array(starts), np.array(ends), np.append(radius, HELD), STRAY)
+    bodies, hang = sweep.bodies(arm), np.array(_hang(draft))
+    held = np.array([pose.translation for pose in sweep.poses])
+    down = np.array([pose.rotation[:, 2] for pose in sweep.poses])
+    low = held + np.maximum(hang[sweep.toward] - HELD, 0.0)[:, None] * down
+    start = np.concatenate([bodies.start, held[:, None]], 1)
+    end = np.concatenate([bodies.end, low[:, None]], 1)
+    return nearest_gaps(points, start, end, np.append(bodies.radius, HELD), STRAY)
 
 
 def obstacles(draft: Draft, arm: ArmModel) -> Array:
@@ -112,11 +110,17 @@ def obstacles(draft: Draft, arm: ArmModel) -> Array:
             continue  # nothing stands out there: nothing is to be left out
         keep[window] &= ~ndimage.binary_dilation(mask, iterations=margin)
     points = cloud.points[keep]
-    points = points[np.linalg.norm(points[:, :2], axis=1) < 1.2]
+    points = points[np.hypot(points[:, 0], points[:, 1]) < 1.2]
     start, end, radius = arm.body_capsules(draft.joints.position, draft.joints.gripper_width)
     points = points[body_distances(points, start, end, radius) > OWN]
-    _, first = np.unique(np.floor(points / VOXEL).astype(np.int64), axis=0, return_index=True)
+    _, first = np.unique(_voxels(points), return_index=True)
     return np.ascontiguousarray(points[first])
+
+
+def _voxels(points: Array) -> NDArray[np.int64]:
+    """(M,) number of the voxel that each point lies in; they count along z, then y, then x."""
+    cells = np.floor(points / VOXEL).astype(np.int64) + 2**19
+    return np.asarray((cells[:, 0] << 40) + (cells[:, 1] << 20) + cells[:, 2])
 
 
 def flying(draft: Draft, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
