@@ -205,26 +205,33 @@ def check_approval(plan: WaypointPlan | None, plan_id: str, digest: str) -> None
         )
 
 
-def check_instruction(text: str) -> str:
-    """Return the instruction without surrounding space, or refuse it.
+def check_instruction(
+    text: str, *, limit: int = MAX_INSTRUCTION, unreadable: ErrorCode = ErrorCode.BAD_INPUT
+) -> str:
+    """Return the instruction on one line with single spaces, or refuse it.
+
+    Args:
+        text: Anything.
+        limit: Most characters.
+        unreadable: Code for what is too long, or has characters that no text has.
 
     Raises:
-        BridgeError: NOT_UNDERSTOOD (empty, no letters), BAD_INPUT (too long, characters that no text has).
+        BridgeError: NOT_UNDERSTOOD (empty, no letters), or ``unreadable``.
     """
-    if len(text) > MAX_INSTRUCTION:
+    if len(text) > limit:
         raise BridgeError(
-            ErrorCode.BAD_INPUT,
+            unreadable,
             f"the instruction has {len(text)} characters",
             value=float(len(text)),
-            limit=float(MAX_INSTRUCTION),
+            limit=float(limit),
             unit="characters",
-            remedy=f"Use at most {MAX_INSTRUCTION} characters.",
+            remedy=f"Use at most {limit} characters.",
         )
     for i, character in enumerate(text):
         category = unicodedata.category(character)
         if (category in ("Cc", "Cs", "Co", "Cn") and character not in "\t\n\r") or character == "�":
             raise BridgeError(
-                ErrorCode.BAD_INPUT,
+                unreadable,
                 f"character {i} of the instruction is no text (U+{ord(character):04X})",
                 value=float(i),
                 limit=0.0,

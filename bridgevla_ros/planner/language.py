@@ -12,6 +12,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.task_status import check_instruction
 
 MAX_INSTRUCTION_CHARACTERS = 400
 """Our choice: the longest training phrasing has about 200."""
@@ -331,37 +332,8 @@ def normalise(instruction: str) -> str:
     Raises:
         BridgeError: NOT_UNDERSTOOD: empty, too long, or not text.
     """
-    if len(instruction) > MAX_INSTRUCTION_CHARACTERS:
-        raise BridgeError(
-            ErrorCode.NOT_UNDERSTOOD,
-            f"the instruction has {len(instruction)} characters; the limit is {MAX_INSTRUCTION_CHARACTERS}",
-            value=float(len(instruction)),
-            limit=float(MAX_INSTRUCTION_CHARACTERS),
-            unit="characters",
-            remedy="say it in one or a few short sentences",
-        )
     text = unicodedata.normalize("NFKC", instruction)
-    broken = sum(
-        c == "\ufffd" or (unicodedata.category(c) in {"Cc", "Cs", "Co", "Cn"} and not c.isspace())
-        for c in text
-    )
-    if broken:
-        raise BridgeError(
-            ErrorCode.NOT_UNDERSTOOD,
-            f"the instruction holds {broken} characters that are not text",
-            value=float(broken),
-            limit=0.0,
-            unit="characters",
-            remedy="send the instruction as UTF-8 text",
-        )
-    text = " ".join(text.split())
-    if not any(c.isalpha() for c in text):
-        raise BridgeError(
-            ErrorCode.NOT_UNDERSTOOD,
-            "the instruction is empty" if not text else f"the instruction {text!r} has no words",
-            remedy='say what to move and where, e.g. "put the red cube in the blue bowl"',
-        )
-    return text
+    return check_instruction(text, limit=MAX_INSTRUCTION_CHARACTERS, unreadable=ErrorCode.NOT_UNDERSTOOD)
 
 
 def _words(clause: str) -> list[str]:
