@@ -504,3 +504,28 @@ def test_status_goes_out_ten_times_a_second() -> None:
     bench = Bench()
     bench.run(2.0)
     assert 18 <= len(bench.statuses) <= 24
+
+
+def test_what_is_so_already_passes_without_motion_in_plain_words() -> None:
+    bench = Bench()
+    bench.run()
+    bench.plan(steps=2, message="the red cube is already in the blue bowl")
+    bench.run()
+    assert "the red cube is already in the blue bowl" in [s.message for s in bench.statuses]
+    assert (bench.status.stage, bench.status.step) == (Stage.PLANNING, 1)
+    bench.plan(steps=2, message="the ball is already in the blue bowl")
+    bench.run()
+    assert not bench.leases
+    assert (bench.status.stage, bench.status.code) == (Stage.DONE, ErrorCode.NONE)
+    assert bench.status.message == "the ball is already in the blue bowl"
+    result = bench.machine.result
+    assert result is not None
+    assert (result.steps_done, result.steps_total, result.verified) == (2, 2, True)
+
+
+def test_a_task_that_only_plans_says_what_is_so_already() -> None:
+    bench = Bench(plan_only=True)
+    bench.run()
+    bench.plan(message="the red cube is already in the blue bowl")
+    assert bench.run().message == "the red cube is already in the blue bowl"
+    assert bench.status.stage == Stage.DONE

@@ -96,7 +96,7 @@ class TaskMachine:
         self._carried = math.nan
         self._check: PlanRequest | None = None  # asked whether the step is done
         self._verified = True  # as far as it went
-        self._account = "done"
+        self._account = "planned, not carried out"  # as long as no step has passed
 
     @property
     def running(self) -> bool:
@@ -183,9 +183,11 @@ class TaskMachine:
             return
         self._plan, self._since = plan, now
         total = max(plan.steps_total, self.status.step + 1)
-        self._set(now, plan_id=plan.plan_id, steps_total=total)
+        self._set(now, plan_id=plan.plan_id, steps_total=total, message=plan.message)
         if plan.code != ErrorCode.NONE:
             self._fail(now, Reason(plan.code, plan.message), plan.candidates)
+        elif plan.message and not plan.waypoints:  # what is asked for is so already
+            self._passed(now, plan.message)
 
     def on_guidance(self, guidance: Guidance, now: float) -> None:
         """Take guidance; used when it belongs to the present plan and none was taken for it yet."""
@@ -475,15 +477,13 @@ class TaskMachine:
 
     def _finish(self, now: float) -> None:
         self._revoke(now)
-        message = "planned, not carried out" if self._plan_only else self._account
-        self._set(now, stage=Stage.DONE, speed_scale=0.0, **{**_NOTHING, "message": message})
-        self._end(ErrorCode.NONE, message)
+        self._set(now, stage=Stage.DONE, speed_scale=0.0, **{**_NOTHING, "message": self._account})
+        self._end(ErrorCode.NONE, self._account)
 
     def _end(self, code: ErrorCode, message: str) -> None:
-        status = self.status
-        done = status.step + 1 if status.stage == Stage.DONE and not self._plan_only else status.step
+        done = self.status.step + int(self.status.stage == Stage.DONE and not self._plan_only)
         verified = self._verified and done > 0
-        self.result = TaskResult(status.task_id, code, message, done, status.steps_total, verified)
+        self.result = TaskResult(self.status.task_id, code, message, done, self.status.steps_total, verified)
         self._check, self._leased = None, -math.inf
 
     def _set(self, now: float, **changes: Any) -> None:

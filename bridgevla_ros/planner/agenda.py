@@ -76,7 +76,7 @@ class Agenda:
         """Note how many things were left when a repeated sub-goal was first looked at."""
         if entry.counted:
             return
-        self._counts.setdefault(task_id, {})[entry.index] = entry.done + remaining
+        self._counts.setdefault(task_id, {}).setdefault(entry.index, entry.done + remaining)
         while len(self._counts) > TASKS:
             self._counts.popitem(last=False)
 

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import GripperEvent, WaypointKind
+
+
+class AlreadyDone(BridgeError):
+    """What is asked for is so before anything moved: an answer, with code NONE, and no refusal."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ErrorCode.NONE, message)
 
 
 @dataclass(frozen=True, eq=False)

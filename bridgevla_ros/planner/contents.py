@@ -67,8 +67,13 @@ class Relief:
 
     def alike(self, hue: Array) -> NDArray[np.bool_]:
         """(S, S) which cells have a colour."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(np.linalg.norm(self.colour - hue, axis=-1) < ALIKE)
+        return alike(self.colour, hue)
+
+
+def alike(colours: Array, hue: Array) -> NDArray[np.bool_]:
+    """(...) which of (..., 3) colours without brightness are like another; NaN is like none."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.linalg.norm(colours - hue, axis=-1) < ALIKE)
 
 
 def lying(relief: Relief, hue: Array, floor: float, room: Array) -> Array:
@@ -91,10 +96,17 @@ def lying(relief: Relief, hue: Array, floor: float, room: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Spot:
-    """Where a thing finds room. ``center`` (2,) metres, ``finger`` (2,) unit vector, base frame."""
+    """Where a thing finds room. Base frame, metres.
+
+    Attributes:
+        center: (2,) where it is let go.
+        finger: (2,) unit vector along which the fingers open.
+        under: z of the highest of what it comes down on; -inf for nothing.
+    """
 
     center: Array
     finger: Array
+    under: float
 
 
 def spot_among(thing: Grasp, things: Array, spots: Array, room: Array, z: float, open_width: float) -> Spot:
@@ -125,7 +137,8 @@ def spot_among(thing: Grasp, things: Array, spots: Array, room: Array, z: float,
         share[hit | (room < max(half) + MARGIN)] = np.inf
         if len(share) and share.min() < best - 0.02:
             i = int(share.argmin())
-            best, chosen = float(share[i]), Spot(spots[i], finger)
+            tops = things[under[i], 2]
+            best, chosen = float(share[i]), Spot(spots[i], finger, float(tops.max(initial=-np.inf)))
     if chosen is not None:
         return chosen
     gaps = np.linalg.norm(things[None, :, :2] - spots[:, None], axis=-1).min(1)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from bridgevla_ros.core.transforms import Array
-from bridgevla_ros.planner.contents import ALIKE, CELL, SEARCH, Relief, lying, spot_among
+from bridgevla_ros.planner.contents import ALIKE, CELL, MARGIN, SEARCH, Relief, lying, spot_among
 from bridgevla_ros.planner.grasp import ABOVE, MIN_GRIP, Cloud3d, Grasp, chroma, extents
 from bridgevla_ros.planner.lifting import Lifted
+from bridgevla_ros.planner.rim import BRIM, Rim, rim
 
 REACH = 0.14
 """Metres from its middle within which a place must have its walls."""
@@ -60,10 +61,13 @@ def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     From the anchor, walks over a height map in 16 directions to the walls and moves to the middle
     between them; a flat place without walls gives the middle of its visible surface. Where the walls so
     found have more than one colour, things lie in the place: its walls are those of the one colour that
-    encloses most.
+    encloses most. A bowl, box or plate in which something lies is known by its outline.
     """
     start = anchor.position
     relief, near = _relief(cloud, start)
+    told = rim(relief, start[:2], cloud.support)
+    if told is not None and len(told.things):
+        return _told(told, anchor.sigma)
     disc = np.hypot(near[:, 0] - start[0], near[:, 1] - start[1]) < 0.03
     floor = float(np.percentile(near[disc, 2], 20)) if disc.sum() > 10 else float(start[2])
     walk = _enclose(relief, start[:2], floor + WALL)
@@ -80,6 +84,12 @@ def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     if walk.closed(start[:2]):
         return Place(walk.center, floor, float(np.median(walk.rims)), walk.walls, max(anchor.sigma, 0.005))
     return _surface(cloud, pixel, anchor)
+
+
+def _told(where: Rim, sigma: float) -> Place:
+    """A place in which something lies: it holds what is let go within its rim."""
+    walls = where.shape.walls(DIRECTIONS) - BRIM / 2
+    return Place(where.shape.center, where.floor, where.top, walls, max(sigma, 0.005), where.things)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +196,9 @@ def _relief(cloud: Cloud3d, start: Array) -> tuple[Relief, Array]:
         colour = chroma(cloud.rgb[window])[rows - rows.min(), columns - columns.min()]
     size = int(4 * REACH / CELL)
     low = start[:2] - 2 * REACH
-    index = np.floor((points[:, :2] - low) / CELL).astype(int)
-    inside = (index >= 0).all(1) & (index < size).all(1)
-    return _height_map(low, index[inside], points[inside, 2], colour[inside], size), points
+    i, j = (np.floor((points[:, axis] - low[axis]) / CELL).astype(int) for axis in (0, 1))
+    inside = (i >= 0) & (i < size) & (j >= 0) & (j < size)
+    return _height_map(low, i[inside] * size + j[inside], points[inside, 2], colour[inside], size), points
 
 
 def _surface(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
@@ -227,16 +237,13 @@ def _surface(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     return Place(center, floor, max(rim, floor), np.full(16, radius), max(anchor.sigma, 0.005))
 
 
-def _height_map(low: Array, index: NDArray[np.int64], z: Array, colour: Array, size: int) -> Relief:
+def _height_map(low: Array, cell: NDArray[np.int64], z: Array, colour: Array, size: int) -> Relief:
     """Highest z, and its colour, of each cell with two points or more; NaN where nothing was seen."""
-    flat = index[:, 0] * size + index[:, 1]
-    order = np.lexsort((z, flat))
-    flat, z, colour = flat[order], z[order], colour[order]
-    last = np.r_[flat[1:] != flat[:-1], True] if len(flat) else np.zeros(0, bool)
-    top, hue = np.full(size * size, np.nan), np.full((size * size, 3), np.nan)
-    top[flat[last]], hue[flat[last]] = z[last], colour[last]
-    counts = np.bincount(flat, minlength=size * size)
-    top[counts < 2] = np.nan
+    top, hue = np.full(size * size, -np.inf), np.full((size * size, 3), np.nan)
+    np.maximum.at(top, cell, z)
+    highest = z == top[cell]
+    hue[cell[highest]] = colour[highest]
+    top[np.bincount(cell, minlength=size * size) < 2] = np.nan
     return Relief(low, CELL, top.reshape(size, size), hue.reshape(size, size, 3))
 
 
@@ -293,6 +300,7 @@ def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array
     nearest = np.argsort(away, kind="stable")
     nearest = nearest[room[nearest] > 0.0]
     spot = spot_among(thing, where.things, where.center + offset[nearest], room[nearest], z, open_width)
+    z = max(z, spot.under + thing.hang + MARGIN)  # it is not pressed on what it comes down on
     return np.array([*spot.center, z]), spot.finger
 
 

@@ -31,6 +31,8 @@ from bridgevla_ros.core.types import (
 from bridgevla_ros.perception.monocular import DepthNetwork, fill
 from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.agenda import Agenda
+from bridgevla_ros.planner.already import FLAT, lies_in
+from bridgevla_ros.planner.answers import AlreadyDone
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import ChatBackend
 from bridgevla_ros.planner.config import PlannerConfig
@@ -39,7 +41,7 @@ from bridgevla_ros.planner.grasp import Cloud3d, grasp, top_down
 from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
-from bridgevla_ros.planner.place import place, release
+from bridgevla_ros.planner.place import Place, place, release
 from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
 
 if TYPE_CHECKING:
@@ -162,7 +164,10 @@ class Planner:
                     local = self.backend.waypoints(frame, clause, found, depths, seed)
                     stops = self._from_model(local, lifted, T_base_camera)
                 else:
-                    stops = self._from_geometry(request, found, lifted, cloud)
+                    where = _place(found, lifted, cloud)
+                    if request.attempt == 0 and where is not None:
+                        _check_already(found, where, cloud)
+                    stops = self._from_geometry(request, found, where, cloud)
                 waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
             with ledger.section("gate"):
                 poses = tuple(s.pose for s in stops)
@@ -175,11 +180,16 @@ class Planner:
                 if self.witness is not None:
                     self.witness.check(frame, T_base_camera, clause, found)
         except BridgeError as error:
-            return self.refusal(
+            answer = self.refusal(
                 request, error, frame.stamp, frame.intrinsics, T_base_camera,
                 subgoal=clause, steps_total=total, anchors=anchors, null_probability=null,
                 latency=now - frame.stamp,
             )  # fmt: skip
+            if not isinstance(error, AlreadyDone):
+                return answer
+            self._agenda.count(request.task_id, entry, 1)  # it is a step, done at once
+            total = self._agenda.total(request.task_id, goals)
+            return dataclasses.replace(answer, plan_id=f"{request.request_id}-already", steps_total=total)
         pixels = tuple(np.asarray(a.pixel, np.float64) for a in _given(found))
         self._before = Before(
             request.task_id, request.step, cloud, frame.intrinsics, T_base_camera, pixels, tuple(lifted),
@@ -284,7 +294,7 @@ class Planner:
         )
 
     def _from_geometry(
-        self, request: PlanRequest, found: Anchors, lifted: list[Lifted], cloud: Cloud3d
+        self, request: PlanRequest, found: Anchors, where: Place | None, cloud: Cloud3d
     ) -> tuple[Stop, ...]:
         """Grip at the source, carry, let go at the destination, all from above."""
         config = self.config
@@ -310,8 +320,7 @@ class Planner:
             Stop(at(center, center[2], thing.finger), WaypointKind.CONTACT, GripperEvent.CLOSE, 0.0, 0),
             Stop(at(center, up, thing.finger), WaypointKind.RETREAT, none, 0.0, 0),
         ]
-        if found.destination is not None:
-            where = place(cloud, found.destination.pixel, lifted[1])
+        if where is not None:
             let_go = min(self.arm.gripper_max_width, thing.width + 0.025)
             goal, finger = release(thing, where, let_go)
             beside = (float(goal[0] - where.center[0]), float(goal[1] - where.center[1]), 0.0)
@@ -358,6 +367,21 @@ class Planner:
                 Stop(top_down(position, finger), waypoint.kind, waypoint.event, width, waypoint.anchor)
             )
         return tuple(stops)
+
+
+def _place(found: Anchors, lifted: list[Lifted], cloud: Cloud3d) -> Place | None:
+    """Where to let go; None where nothing is to be put down."""
+    return None if found.destination is None else place(cloud, found.destination.pixel, lifted[1])
+
+
+def _check_already(found: Anchors, where: Place, cloud: Cloud3d) -> None:
+    """Raises AlreadyDone where the thing lies in its place."""
+    if found.destination is None or found.reference is not None:
+        return
+    if lies_in(cloud, found.source.pixel, where):
+        preposition = "on" if where.rim - where.floor < FLAT else "in"
+        message = f"the {found.source.label} is already {preposition} the {found.destination.label}"
+        raise AlreadyDone(message)
 
 
 def describe(error: BridgeError) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.planner import relations
+from bridgevla_ros.planner.answers import AlreadyDone
 from bridgevla_ros.planner.candidates import HOLDING, MOVABLE, Candidate, Found, Measured, Query, View
 from bridgevla_ros.planner.phrases import ALL, NounPhrase, Relation
 from bridgevla_ros.planner.relations import Ground
-from bridgevla_ros.planner.vocabulary import COLOUR_ANY, THING_ANY, label
+from bridgevla_ros.planner.saying import plural
+from bridgevla_ros.planner.vocabulary import COLOUR_ANY, THING_ANY, THING_NAMES, label
 
 SAME = 24.0
 """Pixels, at 640 of width, within which two candidates are one."""
@@ -116,6 +118,38 @@ class Resolver:
         fitting = self._fitting(phrase, list(found.candidates), words)
         self._count(phrase, fitting, words)
         return Choice(fitting[0], found.null, tuple(fitting[1:]))
+
+    def left_over(self, phrase: NounPhrase, found: Found, goal: NounPhrase, place: Found) -> Choice:
+        """What is left of several things where none, or too few, stand outside their place.
+
+        Args:
+            phrase: One of several things, "that is not in" their place (``steps.sub_goals``).
+            found: Answer to its query.
+            goal: Their place.
+            place: Answer to its query.
+
+        Returns:
+            A thing whose middle is in the place, but which does not lie there.
+
+        Raises:
+            AlreadyDone: As many as are asked for lie there.
+            BridgeError: As ``choose``.
+        """
+        words = label(phrase.colour, phrase.thing)
+        into = self.choose(goal, place, label(goal.colour, goal.thing), 1).candidate
+        several = replace(phrase, definite=False, exact=False)
+        rest = replace(several, relations=phrase.relations[:-1], count=1)
+        there = self.choose(rest, found, words, 0)
+        among = [there.candidate, *there.others]
+        self._count(several, among, words)
+        out = [c for c in among if not self.view.lies_in(c, into)]
+        if len(out) >= phrase.count:
+            return Choice(out[0], there.null, tuple(out[1:]))
+        lying, preposition = len(among) - len(out), "on" if THING_NAMES[goal.thing] == "plate" else "in"
+        who = f"the {words} is" if len(among) == 1 else f"all {lying} {plural(words)} are"
+        if out:
+            who = f"{lying} of {len(among)} {plural(words)} {'is' if lying == 1 else 'are'}"
+        raise AlreadyDone(f"{who} already {preposition} {goal.words}")
 
     def _fitting(self, phrase: NounPhrase, among: list[Candidate], words: str) -> list[Candidate]:
         """Those that are what the words say, one after the other condition."""
@@ -287,8 +321,6 @@ def _bare(phrase: NounPhrase) -> bool:
 
 def _as_kind_of(phrase: NounPhrase, owner: NounPhrase) -> NounPhrase:
     """ "the one on the left" is a cube where cubes are spoken of."""
-    from dataclasses import replace
-
     thing = owner.thing if phrase.thing == THING_ANY else phrase.thing
     return replace(phrase, thing=thing, colour=phrase.colour or owner.colour)
 

@@ -32,7 +32,7 @@ def say(phrase: NounPhrase) -> str:
     if phrase.size:
         before += f"{_SIZE_WORDS[phrase.size]} "
     several = phrase.count != 1 or phrase.one_of
-    noun = _plural(noun) if several else noun
+    noun = plural(noun) if several else noun
     tails = [_excluded(other, several) for other in phrase.without]
     tails += [_relation(r, several) for r in phrase.relations]
     return before + noun + after + "".join(f" {tail}" for tail in tails)
@@ -51,7 +51,8 @@ def _number(phrase: NounPhrase) -> str:
     return "the " if phrase.definite else "any "
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
+    """Several of them."""
     return noun + ("es" if noun.endswith("x") else "s")
 
 

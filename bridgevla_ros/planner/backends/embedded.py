@@ -16,7 +16,6 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.planner import clauses, frame_words
-from bridgevla_ros.planner.answers import AlreadyDone
 from bridgevla_ros.planner.backends import Anchor, Anchors, LocalWaypoint
 from bridgevla_ros.planner.candidates import Found, Query, View
 from bridgevla_ros.planner.clauses import Clause
@@ -34,7 +33,6 @@ from bridgevla_ros.planner.vocabulary import (
     COLOUR_ANY,
     COLOUR_OTHER,
     THING_ANY,
-    THING_NAMES,
     THING_NONE,
     THING_OTHER,
     label,
@@ -247,12 +245,7 @@ def _choices(resolver: Resolver, asked: list[tuple[NounPhrase, Query]], found: l
     except BridgeError as refused:
         if refused.code != ErrorCode.NO_TARGET or not _one_of_several(phrases):
             raise
-        left = resolver.all_there(phrases[0], found[0], phrases[1], found[1])
-        if left is None:
-            preposition = "on" if THING_NAMES[phrases[1].thing] == "plate" else "in"
-            words = f"{asked[0][1].words} that was asked for is already {preposition} {phrases[1].words}"
-            raise AlreadyDone(f"every {words}") from refused
-        first = left
+        first = resolver.left_over(phrases[0], found[0], phrases[1], found[1])
     rest = [
         resolver.choose(phrase, answer, query.words, query.role)
         for (phrase, query), answer in zip(asked[1:], found[1:], strict=True)
