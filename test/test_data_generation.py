@@ -134,6 +134,9 @@ def test_generation_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pyt
     work = data_generate.shards(tmp_path, first, 2)
     assert sum(data_generate.generate(work, 1).values()) == 2
     whole = Bank.load(tmp_path)
+    (made,) = whole.meta["made"]
+    assert made["episodes"] == sum(made["ends"].values()) == 2
+    assert made["seeds"] == [first, first + 1]
     kept = work[0].path.stat().st_mtime_ns
     work[1].path.unlink()
     (tmp_path / f".{work[1].path.name}.1").write_bytes(b"half a shard of a killed process")

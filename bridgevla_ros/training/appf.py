@@ -272,7 +272,7 @@ def card_of(session: Session, trainer: Trainer, earlier: dict[str, Any]) -> dict
         "frames": len(session.train),
         "contacts": sorted(session.train.classes),
         "scene_seeds": [int(episodes.min()), int(episodes.max())],
-        "bank": dict(session.train.meta),
+        "bank": session.train.meta["made"],
         "seconds": round(trainer.seconds),
         "processes": trainer.accelerator.num_processes,
         "commit": commit(),

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class Bank:
         target: (P,) bool, truth: the point is the next contact's thing.
         classes: Names of contacts, "<verb> <kind of thing>", e.g. "pick cube".
         own: Name -> (O, ...) array of the expert's own states, "frame" (O,) among them; or empty.
-        meta: Of the generation: recipe, commit.
+        meta: Of the generation: ``made``, what ``join`` says of it.
     """
 
     columns: Mapping[str, NDArray[Any]]
@@ -227,8 +228,24 @@ def join(banks: list[Bank]) -> Bank:
         np.concatenate([b.target for b in banks]),
         classes,
         own,
-        banks[0].meta,
+        {"made": _made([bank.meta for bank in banks])},
     )
+
+
+def _made(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of all shards, by who moved and where: how many episodes, first and last seed, and how they ended."""
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    for part in [part for meta in metas for part in meta.get("made", [meta])]:
+        who, where = part.get("policy") or "demonstrator", part.get("scenes") or "ours"
+        seeds, ends = list(part.get("seeds", ())), part.get("ends", {})
+        group = groups.setdefault(
+            (who, where), {"policy": who, "scenes": where, "episodes": 0, "seeds": [], "ends": {}}
+        )
+        group["episodes"] += part.get("episodes", len(seeds))
+        seeds += group["seeds"]
+        group["seeds"] = [min(seeds), max(seeds)] if seeds else []
+        group["ends"] = dict(sorted((Counter(group["ends"]) + Counter(ends)).items()))
+    return [groups[key] for key in sorted(groups)]
 
 
 def _ranges(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.training.data_bank import FIRST_SEED
 
 SHARD = 10
@@ -91,7 +92,8 @@ def make(shard: Shard) -> dict[str, int]:
         records = [_demonstrator(shard.scenes).play(seed) for seed in shard.seeds]
         ends = Counter(f"{r.task}: {r.failure or 'done'}" for r in records)
         bank = bank_of(records, {})
-    meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": shard.policy}
+    policy = f"expert {checkpoint.load(shard.policy).sha256[:16]}" if shard.policy else ""
+    meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": policy}
     meta |= {"scenes": shard.scenes} if shard.scenes else {}
     dataclasses.replace(bank, meta=meta).save(shard.path)
     drop_parts(shard)
