@@ -11,6 +11,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.grounding import run_grounding
+from bridgevla_ros.evaluation.grounding_pairs import draw, other_pairs, pairs_of, run_pairs
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings
 from bridgevla_ros.planner.backends import Anchor, Anchors
 
@@ -77,3 +78,38 @@ def test_the_shipped_planner_grounds() -> None:
     assert result["success_rate"] >= 0.5
     assert 0.0 <= result["ci95"][0] <= result["success_rate"] <= result["ci95"][1] <= 1.0
     assert len(result["model_sha256"]) == 64
+
+
+PAIRS = (("pink", "cylinder"), ("purple", "box"))
+
+
+def test_pairs_stand_beside_one_of_their_colour_and_one_of_their_kind() -> None:
+    others = other_pairs(PAIRS)
+    assert not set(others) & set(PAIRS)
+    for pair, banned in ((PAIRS[0], ()), (PAIRS[1], ()), (others[0], PAIRS)):
+        for present in (True, False):
+            scene, target = draw(910_000, pair, banned, present)
+            looks = [(o.colour, o.kind) for o in scene.objects]
+            assert looks.count(pair) == int(present)
+            assert len(set(looks)) == len(looks)
+            assert any(colour == pair[0] and kind != pair[1] for colour, kind in looks)
+            assert any(colour != pair[0] and kind == pair[1] for colour, kind in looks)
+            assert not set(looks) & (set(banned) - {pair})
+            assert (looks[target] == pair) if present else target == -1
+
+
+def test_a_checkpoint_says_what_it_never_saw(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"vision": {"without": ["pink cylinder", "purple box"]}}')
+    assert pairs_of([], str(tmp_path)) == PAIRS
+    assert pairs_of(["red cube"], "") == (("red", "cube"),)
+    for names, weights in (([], ""), (["cube"], ""), (["mauve cube"], "")):
+        with pytest.raises(BridgeError) as refused:
+            pairs_of(names, weights)
+        assert refused.value.code == ErrorCode.BAD_INPUT
+        assert refused.value.remedy
+
+
+@pytest.mark.parametrize("refuse", [True, False])
+def test_who_guesses_finds_no_pairs(refuse: bool) -> None:
+    rows = run_pairs(Blind(refuse), PAIRS, 910_000, 1, lambda *_: None)
+    assert [row["rate"] for row in rows.values()] == [0.0, float(refuse), 0.0, float(refuse)]

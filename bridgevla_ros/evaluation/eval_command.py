@@ -7,13 +7,18 @@ on with --resume. Seeds from 1000 are those of published figures; try things out
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from bridgevla_ros.core.config import ConfigError
-
-POLICIES = ("expert", "ik", "snap")
+from bridgevla_ros.evaluation.options import (
+    POLICIES,
+    add_output_arguments,
+    open_journal,
+    policies_of,
+    weights_of,
+    write_json,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,18 +84,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="synonyms",
         help="grounding: words for colours and things: the plain one, any trained, or never trained",
     )
+    parser.add_argument(
+        "--planner-weights",
+        type=Path,
+        metavar="DIR",
+        help="grounding: folder of the embedded planner's checkpoint (default: ours)",
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs="*",
+        metavar="PAIR",
+        help='grounding: ask only for these, e.g. "pink cylinder", beside others of the same colour and of '
+        "the same kind; without names: what the checkpoint was trained without",
+    )
     parser.add_argument("--rollouts", type=int, default=10, help="probe: whole episodes a condition")
     add_output_arguments(parser)
-
-
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that suites, probe and experiments share."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write a report as one HTML file")
-    parser.add_argument("--pictures", type=int, default=3, help="episodes drawn in the report (default: 3)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from what an earlier run with the same --json left"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -138,16 +146,6 @@ def _wrong(args: argparse.Namespace) -> str:
     if args.resume and args.json is None:
         return "--resume goes on from what lies beside --json FILE; give that too"
     return ""
-
-
-def policies_of(args: argparse.Namespace) -> tuple[str, ...]:
-    """The policies that are asked for; all means every row."""
-    return POLICIES if args.policy == "all" else tuple(dict.fromkeys(args.policy.split(",")))
-
-
-def weights_of(args: argparse.Namespace) -> tuple[str, ...]:
-    """Folders of the experts' checkpoints that a run takes; none where no expert runs."""
-    return (args.weights,) if "expert" in policies_of(args) else ()
 
 
 def run_suites(args: argparse.Namespace) -> int:
@@ -198,27 +196,6 @@ def _settings(args: argparse.Namespace, policy: str) -> dict[str, Any]:
         "guidance_noise": tuple(args.guidance_noise),
         "depth_noise": args.depth_noise,
     }
-
-
-def open_journal(args: argparse.Namespace, made: dict[str, Any]) -> Any:
-    """What keeps the answers of a long run beside its JSON; None without one."""
-    from bridgevla_ros.evaluation.fleet import Journal
-
-    if args.json is None:
-        return None
-    stable = {name: made[name] for name in ("version", "expert weights")}
-    return Journal(args.json.with_suffix(".journal.jsonl"), stable, resume=args.resume)
-
-
-def write_json(path: Path | None, document: dict[str, Any]) -> None:
-    """Write figures, whole or not at all."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-    print(f"figures: {path}")
 
 
 def write_report(

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bridgevla_ros.evaluation import plots, rows
-from bridgevla_ros.evaluation.eval_command import open_journal
+from bridgevla_ros.evaluation.options import open_journal
 from bridgevla_ros.evaluation.report import Plot, Section, Table
 from bridgevla_ros.evaluation.suites import specs_for
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.evaluation import experiment_forgetting
-from bridgevla_ros.evaluation.eval_command import add_output_arguments, write_json
+from bridgevla_ros.evaluation.options import add_output_arguments, write_json
 
 NAMES = ("depth-noise", "looks", "sparse-depth", "noise-scale", "appf", "calibration", "forgetting")
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wrong(args: argparse.Namespace) -> str:
-    from bridgevla_ros.evaluation.eval_command import POLICIES
+    from bridgevla_ros.evaluation.options import POLICIES
     from bridgevla_ros.evaluation.suites import SUITES
 
     if args.episodes is not None and args.episodes < 1:

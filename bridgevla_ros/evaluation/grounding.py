@@ -7,7 +7,6 @@ then a row for each family of ``grounding_families``, whole plans in space, and 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,10 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bridgevla_ros.core import resources
+from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.grounding_done import run_done
+from bridgevla_ros.evaluation.grounding_pairs import pairs_of
+from bridgevla_ros.evaluation.grounding_pairs import run as run_pairs
 from bridgevla_ros.evaluation.grounding_rows import run_families, run_waypoints
+from bridgevla_ros.evaluation.options import write_json
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings, words_for
 from bridgevla_ros.planner.backends import Backend, make_backend
@@ -39,21 +42,6 @@ DEFAULT_EPISODES = 300
 
 MIN_PIXELS = 20
 """Fewest visible pixels of a thing that is asked for."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the suite."""
-    parser.add_argument("--wordings", type=Path, help="one template a line: {object} and perhaps {place}")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="first scene seed")
-    parser.add_argument("--episodes", type=int, default=DEFAULT_EPISODES, help="scenes, one instruction each")
-    parser.add_argument("--planner", default="embedded", help="backend")
-    parser.add_argument(
-        "--words",
-        choices=("canonical", "synonyms", "heldout"),
-        default="synonyms",
-        help="words for colours and things: the lexicon's first, any trained, or never trained",
-    )
-    parser.add_argument("--json", type=Path, help="write the figures here")
 
 
 @dataclass
@@ -117,7 +105,7 @@ def run_grounding(args: argparse.Namespace, backend: Backend | None = None) -> d
     path = args.wordings or resources.find_config(DEFAULT_WORDINGS)
     templates = read_wordings(Path(path))
     if args.episodes < 1:
-        raise ValueError(f"--episodes is {args.episodes}; it must be 1 or more")
+        raise ConfigError(f"--episodes is {args.episodes}; it must be 1 or more")
     which = getattr(args, "words", "synonyms")
     planner = make_backend(PlannerConfig(backend=args.planner)) if backend is None else backend
     started = time.monotonic()
@@ -277,15 +265,20 @@ def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the suite, print the figures; 0 when it ran, 2 for a bad option."""
-    try:
-        backend = make_backend(PlannerConfig(backend=args.planner))
-        result = run_grounding(args, backend)
-        if backend.name == "embedded":
-            result |= run_rest(args, backend)
-    except (ValueError, FileNotFoundError) as error:
-        print(error)
-        return 2
+    """Run the suite, or its pairs alone, and print the figures; returns 0.
+
+    Raises:
+        BridgeError: BAD_INPUT, MODEL_ERROR: a bad option, no such checkpoint.
+    """
+    weights = str(args.planner_weights or "")
+    pairs = pairs_of(args.pairs, weights) if args.pairs is not None else ()
+    backend = make_backend(PlannerConfig(backend=args.planner, weights=weights))
+    if pairs:
+        write_json(args.json, run_pairs(backend, pairs, args.seed, args.episodes))
+        return 0
+    result = run_grounding(args, backend)
+    if backend.name == "embedded":
+        result |= run_rest(args, backend)
     low, high = result["ci95"]
     print(
         f"grounding: {100 * result['success_rate']:.1f}% right ({100 * low:.1f}..{100 * high:.1f}) of "
@@ -294,8 +287,5 @@ def run(args: argparse.Namespace) -> int:
         f"failures {result['failures']}; {result['seconds']} s"
     )
     print_rows(result)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"figures: {args.json}")
+    write_json(args.json, result)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,17 @@ class Row:
     kinds: dict[str, list[int]] = field(default_factory=dict)
     misses: list[dict[str, Any]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+
+    def count(self, question: Question, seed: int, right: bool, said: str, code: ErrorCode) -> None:
+        """Add an answer: whether it is right, what it was, and the code of a refusal."""
+        self.asked += 1
+        self.right += right
+        kind = self.kinds.setdefault(question.kind, [0, 0])
+        kind[0] += right
+        kind[1] += 1
+        if not right:
+            self.refused.update([code.name] if code != ErrorCode.NONE else [])
+            self.misses.append({"seed": seed, "instruction": question.instruction, "answered": said})
 
     def as_json(self, about: str) -> dict[str, Any]:
         """The row."""
@@ -141,19 +152,11 @@ def run_families(backend: Backend, seed: int, episodes: int, report: Report) -> 
             report(name, episode + 1, episodes)
             if question is None:
                 continue
+            question = replace(question, kind=question.kind or name)
             begin = time.monotonic()
             right, said, code = answer(backend, question, frame, world, segmentation)
             row.seconds.append(time.monotonic() - begin)
-            row.asked += 1
-            row.right += right
-            kind = row.kinds.setdefault(question.kind or name, [0, 0])
-            kind[0] += right
-            kind[1] += 1
-            if not right:
-                row.refused.update([code.name] if code != ErrorCode.NONE else [])
-                row.misses.append(
-                    {"seed": seed + episode, "instruction": question.instruction, "answered": said}
-                )
+            row.count(question, seed + episode, right, said, code)
         out[name] = row.as_json(family.about)
     stage.close()
     return out

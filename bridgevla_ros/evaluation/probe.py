@@ -18,8 +18,8 @@ import numpy as np
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import ActionChunk, Cloud
 from bridgevla_ros.evaluation import plots, rows
-from bridgevla_ros.evaluation.eval_command import open_journal, policies_of, weights_of, write_json
 from bridgevla_ros.evaluation.fleet import Answer, Piece, Watch, run_pieces
+from bridgevla_ros.evaluation.options import open_journal, policies_of, weights_of, write_json
 from bridgevla_ros.evaluation.probe_scene import SceneSpecOfProbe, probe_scene
 from bridgevla_ros.evaluation.report import Plot, Report, Section, Table, write
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bridgevla_ros.core import resources
+from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.planner.language import COLOURS, THINGS, Concept
 from bridgevla_ros.simulation.scene import ObjectSpec
 
@@ -42,7 +43,7 @@ def read_wordings(path: Path) -> list[str]:
     """Templates of a file.
 
     Raises:
-        ValueError: None, one without {object}, or one with another brace.
+        ConfigError: None, one without {object}, or one with another brace.
     """
     templates = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -51,12 +52,12 @@ def read_wordings(path: Path) -> list[str]:
             continue
         rest = text.replace("{object}", "").replace("{place}", "")
         if "{object}" not in text or "{" in rest or "}" in rest:
-            raise ValueError(
+            raise ConfigError(
                 f"{path}:{number}: {text!r} must hold {{object}}, may hold {{place}}, and no other brace"
             )
         templates.append(text)
     if not templates:
-        raise ValueError(f"{path} holds no template")
+        raise ConfigError(f"{path} holds no template")
     return templates
 
 

@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
             _vision(model, recipe, args, bar)
         if args.stage == "merge":
             merge(model, recipe, args.language_from)
-            calibrate(model, recipe, validation(args.data))
+            banned = pairs_named(held_out(recipe))
+            calibrate(model, recipe, validation(args.data).without(banned), banned)
             save(model, recipe, args.out)
     print(json.dumps(recipe, indent=2))
     return 0
@@ -134,9 +135,17 @@ def merge(model: GroundingModel, recipe: dict[str, object], folder: Path) -> Non
     recipe["language"] = _read(folder / "recipe.json").get("language", [])
 
 
-def calibrate(model: GroundingModel, recipe: dict[str, object], check: Frames) -> dict[str, float]:
+def held_out(recipe: dict[str, object]) -> list[str]:
+    """The pairs that a checkpoint's vision part never saw, by its recipe."""
+    vision = recipe.get("vision")
+    return list(vision.get("without", [])) if isinstance(vision, dict) else []
+
+
+def calibrate(
+    model: GroundingModel, recipe: dict[str, object], check: Frames, banned: planner_vision.Pairs = ()
+) -> dict[str, float]:
     """Set the null threshold by validation frames; returns the shares there, noted in the recipe."""
-    result = planner_vision.validate(model, check, seed=1)
+    result = planner_vision.validate(model, check, seed=1, banned=banned)
     threshold = planner_vision.calibrate(result)
     model.config.null_threshold = threshold
     metrics = planner_vision.summary(result, threshold)
@@ -273,7 +282,7 @@ def _checkpoint(
         "seconds": seconds,
         "without": list(args.without),
     }
-    metrics = calibrate(model, recipe, check)
+    metrics = calibrate(model, recipe, check, pairs_named(args.without))
     save(model, recipe, args.out)
     return metrics
 

@@ -223,8 +223,10 @@ def batch_loss(
 
 
 @torch.no_grad()
-def validate(model: GroundingModel, frames: Frames, seed: int, batch: int = 16) -> dict[str, Array]:
-    """Ask every named thing, hard absent pairs and kinds alone of held-out frames.
+def validate(
+    model: GroundingModel, frames: Frames, seed: int, batch: int = 16, banned: Pairs = ()
+) -> dict[str, Array]:
+    """Ask every named thing, hard absent pairs and kinds alone of held-out frames; ``banned`` pairs never.
 
     Returns:
         ``null_present``, ``null_absent``: (n,) null probabilities of answerable and of absent questions;
@@ -238,7 +240,7 @@ def validate(model: GroundingModel, frames: Frames, seed: int, batch: int = 16) 
     for start in range(0, len(frames), batch):
         index = np.arange(start, min(start + batch, len(frames)))
         seen = model.trunk(torch.from_numpy(network_input(frames.rgb[index], frames.heights[index])))
-        items = [Frame(frames, int(i)) for i in index]
+        items = [Frame(frames, int(i), banned) for i in index]
         queries, owner = [], []
         for i, item in enumerate(items):
             for _ in range(8):
