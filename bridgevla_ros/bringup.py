@@ -23,6 +23,17 @@ NODES = ("task", "planner", "cropper", "trajectory", "action_expert", "arm_strea
 
 Value = bool | int | float | str
 
+SIM_PAIR: dict[str, dict[str, Value]] = {
+    "sim_arm": {"stereo_baseline": 0.06, "image_width": 640, "image_height": 480},
+    "planner": {"depth_noise": 0.0027},
+}
+"""What depth:=stereo sets in simulation. At 320x240 a pixel of disparity is 50 mm of depth at 1 m."""
+
+SIM_PAIR_TOPICS = tuple(
+    (f"camera/color/{topic}", f"camera/left/{topic}") for topic in ("image_raw", "camera_info")
+)
+"""The simulated pair's left camera sees the projector's speckles, which the colour camera does not."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -102,7 +113,8 @@ ARGUMENTS: tuple[Argument, ...] = (
         "depth",
         "sensor",
         "Where depth comes from: the camera's depth image (sensor), also a network where that has holes "
-        "(monocular, needs depth_model), or node stereo, from the colour image and camera/right/image_raw",
+        "(monocular, needs depth_model), or node stereo: in simulation from a pair with a pattern projector, "
+        "else from the colour image and camera/right/image_raw",
         ("sensor", "monocular", "stereo"),
     ),
     Argument(
@@ -273,6 +285,9 @@ def build(given: Mapping[str, str], environment: Mapping[str, str] | None = None
 
     if values["depth"] == "monocular":
         parameters["planner"]["depth_source"] = "monocular"
+    if values["depth"] == "stereo" and sim:
+        for node, more in SIM_PAIR.items():
+            parameters[node] |= more
     nodes = [
         NodeSpec(
             name=name,
@@ -286,12 +301,8 @@ def build(given: Mapping[str, str], environment: Mapping[str, str] | None = None
         for name in (("sim_arm",) if sim else ()) + tuple(n for n in NODES if n != "sim_arm")
     ]
     if values["depth"] == "stereo":
-        if sim:
-            raise ConfigError(
-                "depth:=stereo needs sim:=false and a real pair: the simulated cell has one camera"
-            )
         clock: tuple[tuple[str, Value], ...] = (("use_sim_time", use_sim_time),)
-        nodes.append(NodeSpec("stereo", "stereo", clock, files))
+        nodes.append(NodeSpec("stereo", "stereo", clock, files, SIM_PAIR_TOPICS if sim else ()))
     folder = _record_folder(values["record"])
     if folder is not None:
         recorder: tuple[tuple[str, Value], ...] = (("use_sim_time", use_sim_time), ("output", str(folder)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import cv2
 import mujoco
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.simulation.camera import OffscreenCamera
+from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.tasks import sample_scene, task_pairs
 from bridgevla_ros.simulation.world import World
 
@@ -86,6 +88,53 @@ def test_stereo_measures_what_was_rendered(
     assert np.percentile(error, 90) < most
     assert (error < 3.0 * sigma[seen]).mean() > 0.9
     np.testing.assert_array_equal(np.isfinite(sigma), seen)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[World, dict[float, tuple[np.ndarray, np.ndarray]]]:
+    """A simulated scene, and its pair with the projector and without."""
+    out = {}
+    for light in (2.0, 0.0):
+        config = SimConfig(image_width=640, image_height=480, stereo_baseline=BASELINE, projector=light)
+        world = World(config, scene=sample_scene(900_031))
+        out[light] = world.render_pair()
+    return world, out
+
+
+def test_the_projector_makes_plain_things_measurable(
+    pairs: tuple[World, dict[float, tuple[np.ndarray, np.ndarray]]],
+) -> None:
+    """Measured: 2.4 mm with speckles; without, 23 mm, and a third of the table 2 cm off."""
+    world, images = pairs
+    truth, matcher = world.render(faults=False).depth, StereoMatcher(StereoConfig())
+    table = (world.render_segmentation() == 0) & (truth < 2.0)
+    far_off = {}
+    for light, (left, right) in images.items():
+        depth, sigma = matcher.depth(left, right, world.intrinsics, BASELINE)
+        error = np.abs(depth - truth)[table & np.isfinite(depth)]
+        far_off[light] = float((error > 0.02).mean())
+        if light:
+            assert np.median(error) < 0.004
+            assert np.isfinite(depth)[table].mean() > 0.75  # the right camera does not see the left fifth
+            assert (error < 3.0 * sigma[table & np.isfinite(depth)]).mean() > 0.95
+    assert far_off[2.0] < 0.02
+    assert far_off[0.0] > 0.1
+
+
+def test_both_cameras_see_the_same_speckle_at_the_same_point(
+    pairs: tuple[World, dict[float, tuple[np.ndarray, np.ndarray]]],
+) -> None:
+    """Warped by the true depth the right image is the left one, but for noise and what is in shadow."""
+    world, images = pairs
+    left, right = (image.astype(np.float32) for image in images[2.0])
+    truth, k = world.render(faults=False).depth, world.intrinsics
+    rows, columns = np.indices(truth.shape, np.float32)
+    disparity = (k.fx * BASELINE / truth).astype(np.float32)
+    warped = cv2.remap(right, columns - disparity, rows, cv2.INTER_LINEAR)
+    table = (world.render_segmentation() == 0) & (truth < 2.0) & (columns - disparity > 40)
+    table[:, -60:] = False
+    assert np.corrcoef(left[table], warped[table])[0, 1] > 0.85
+    assert abs(np.corrcoef(left[table], np.roll(warped, 9, 1)[table])[0, 1]) < 0.3
 
 
 def test_stereo_sees_nothing_where_nothing_is_drawn() -> None:

@@ -32,6 +32,7 @@ from bridgevla_ros.simulation.robot import JOINT_NAMES
 from bridgevla_ros.simulation.world import World
 
 BASE_FRAME = "base_link"
+RIGHT_FRAME = "camera_right_optical_frame"
 CATCH_UP = 0.05
 """Simulated seconds that may be caught up after a delay; beyond that, time has simply been slower."""
 POSE_LEAD = 0.02
@@ -73,11 +74,11 @@ class SimArmNode(Node):
 
         self._time = self.create_publisher(Clock, "/clock", qos.CLOCK)
         self._joints = self.create_publisher(JointStateMsg, "joint_states", qos.SENSOR)
-        self._images = (
-            self.create_publisher(Image, "camera/color/image_raw", qos.SENSOR),
-            self.create_publisher(CameraInfo, "camera/color/camera_info", qos.SENSOR),
-            self.create_publisher(Image, "camera/depth/image_raw", qos.SENSOR),
-            self.create_publisher(CameraInfo, "camera/depth/camera_info", qos.SENSOR),
+        cameras = ("color", "left", "right") if config.stereo_baseline > 0.0 else ("color", "depth")
+        self._images = tuple(
+            self.create_publisher(kind, f"camera/{camera}/{topic}", qos.SENSOR)
+            for camera in cameras
+            for kind, topic in ((Image, "image_raw"), (CameraInfo, "camera_info"))
         )
         self._outcome = self.create_publisher(SimOutcome, "~/outcome", qos.LATCHED)
         self._tf = TransformBroadcaster(self)
@@ -184,13 +185,27 @@ class SimArmNode(Node):
             self._tf.send(now, {(BASE_FRAME, name): transform for name, transform in links.items()})
         self._time.publish(Clock(clock=stamp))
         if self._camera_due.due(now):
-            frame = self._world.render()
-            self._exposed.append((now, conversions.frame_to_msgs(frame, self._config.depth_encoding)))
+            self._exposed.append((now, self._expose()))
         while self._exposed and now - self._exposed[0][0] >= self._config.camera_latency - 1e-9:
             for publisher, msg in zip(self._images, self._exposed.popleft()[1], strict=True):
                 publisher.publish(msg)
         if self._outcome_due.due(now):
             self._publish_outcome(now)
+
+    def _expose(self) -> tuple[Any, ...]:
+        """Messages for ``_images``: colour and depth, or colour and the stereo pair."""
+        frame, baseline = self._world.render(), self._config.stereo_baseline
+        msgs = conversions.frame_to_msgs(frame, self._config.depth_encoding)
+        if baseline <= 0.0:
+            return msgs
+        left, right = self._world.render_pair()
+        return (
+            *msgs[:2],
+            conversions.grey_to_msg(left, frame.stamp, frame.intrinsics.frame),
+            msgs[1],
+            conversions.grey_to_msg(right, frame.stamp, RIGHT_FRAME),
+            conversions.right_info_to_msg(frame.intrinsics, baseline, frame.stamp, RIGHT_FRAME),
+        )
 
     def _publish_outcome(self, now: float) -> None:
         outcome = self._world.outcome()

@@ -29,6 +29,21 @@ class SimConfig:
         1.0, "Scale of the depth faults (noise, holes, flying pixels, bias); 0 for none", ge=0.0, le=10.0
     )
     colour_noise: float = param(1.5, "Standard deviation of colour noise, 0..255 scale", ge=0.0, le=50.0)
+    stereo_baseline: float = param(
+        0.0,
+        "Baseline of a stereo pair, whose images (camera/left, camera/right) are published in place of the "
+        "depth image; 0: a depth camera",
+        unit="m",
+        ge=0.0,
+        le=0.5,
+    )
+    projector: float = param(
+        2.0,
+        "Brightness of the speckles that a projector throws for the stereo pair, in shares of the scene's "
+        "light; 0: none",
+        ge=0.0,
+        le=20.0,
+    )
     joint_state_rate: float = param(
         100.0, "Joint states per second of simulated time", unit="Hz", ge=10, le=500
     )

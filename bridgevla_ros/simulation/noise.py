@@ -75,7 +75,7 @@ class DepthNoise:
 
 
 def colour_noise(rgb: NDArray[np.uint8], sigma: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 with normal noise of ``sigma`` grey levels."""
+    """(H, W, 3) or (H, W) uint8 with normal noise of ``sigma`` grey levels."""
     if sigma <= 0.0:
         return rgb
     noise = rng.standard_normal(rgb.shape, dtype=np.float32) * np.float32(sigma)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, JointState, RgbdFrame
-from bridgevla_ros.simulation import robot
+from bridgevla_ros.simulation import robot, stereo
 from bridgevla_ros.simulation.assets import BUTTON_TRAVEL
 from bridgevla_ros.simulation.camera import OffscreenCamera
 from bridgevla_ros.simulation.config import SimConfig
@@ -224,10 +224,17 @@ class World:
             depth = self._noise.apply(depth)
         return RgbdFrame(self.now, rgb, depth, self.intrinsics)
 
-    def render_right(self, baseline: float) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 colour of a second camera, ``baseline`` metres to the right of the first."""
-        rgb, _ = self._offscreen().rgbd(self.data, baseline)
-        return colour_noise(rgb, self.config.colour_noise, self._rng) if self.grainy else rgb
+    def render_pair(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Left and right (H, W) uint8 grey image of the stereo pair that ``config`` describes, now."""
+        camera, config = self._offscreen(), self.config
+        images = stereo.pair(
+            lambda aside: camera.rgbd(self.data, aside),
+            self.intrinsics,
+            config.stereo_baseline,
+            config.projector,
+        )
+        left, right = (colour_noise(image, config.colour_noise, self._rng) for image in images)
+        return left, right
 
     def render_segmentation(self) -> NDArray[np.int32]:
         """(H, W) int32: i + 1 for ``scene.objects[i]``, -1 for the robot, 0 for the rest. Truth."""

@@ -59,12 +59,14 @@ from bridgevla_ros.ros.conversions.sensors import (
     depth_to_msg,
     frame_from_msgs,
     frame_to_msgs,
+    grey_to_msg,
     intrinsics_from_msg,
     intrinsics_to_msg,
     joint_state_from_msg,
     joint_state_to_msg,
     rgb_from_msg,
     rgb_to_msg,
+    right_info_to_msg,
 )
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "duration_to_msg",
     "frame_from_msgs",
     "frame_to_msgs",
+    "grey_to_msg",
     "gripper_command_from_msg",
     "gripper_command_to_msg",
     "guidance_from_msg",
@@ -110,6 +113,7 @@ __all__ = [
     "progress_to_msg",
     "rgb_from_msg",
     "rgb_to_msg",
+    "right_info_to_msg",
     "stamp_from_msg",
     "stamp_to_msg",
     "task_status_from_msg",

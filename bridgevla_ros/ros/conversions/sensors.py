@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -53,6 +54,19 @@ def rgb_to_msg(rgb: NDArray[np.uint8], stamp: float, frame: str) -> Image:
         is_bigendian=0,
         step=3 * width,
         data=array.array("B", np.ascontiguousarray(rgb, np.uint8).tobytes()),
+    )
+
+
+def grey_to_msg(grey: NDArray[np.uint8], stamp: float, frame: str) -> Image:
+    """(H, W) uint8 to a mono8 image."""
+    height, width = grey.shape
+    return Image(
+        header=header(stamp, frame),
+        height=height,
+        width=width,
+        encoding="mono8",
+        step=width,
+        data=array.array("B", np.ascontiguousarray(grey, np.uint8).tobytes()),
     )
 
 
@@ -190,6 +204,13 @@ def baseline_from_msg(msg: CameraInfo) -> float:
             remedy="calibrate the stereo pair; its P tells the baseline",
         )
     return -float(msg.p[3]) / float(msg.p[0])
+
+
+def right_info_to_msg(intrinsics: CameraIntrinsics, baseline: float, stamp: float, frame: str) -> CameraInfo:
+    """Of the right camera of a rectified pair, ``baseline`` metres to the right of the left one."""
+    msg = intrinsics_to_msg(dataclasses.replace(intrinsics, frame=frame), stamp)
+    msg.p[3] = -intrinsics.fx * baseline
+    return msg
 
 
 def frame_to_msgs(
