@@ -1,4 +1,4 @@
-"""A place in which things lie: where its walls are, where there is room, and when there is none."""
+"""A place in which things lie: its walls, what lies there, where there is room, when there is none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.planner.already import lies_in
 from bridgevla_ros.planner.grasp import Cloud3d, Grasp
 from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.place import Place, place, release
@@ -21,8 +22,12 @@ MIDDLE = (0.50, 0.05)
 BOX = ObjectSpec("blue box", "box", "blue", (0.16, 0.14, 0.05), (*MIDDLE, 0.0), 0.3, 0.3)
 
 
-def cube(colour: str, x: float, y: float, side: float = 0.04) -> ObjectSpec:
-    position = (MIDDLE[0] + x, MIDDLE[1] + y, 0.012)
+BOWL = ObjectSpec("blue bowl", "bowl", "blue", (0.15, 0.15, 0.046), (*MIDDLE, 0.0), 0.3, 0.3)
+PLATE = ObjectSpec("blue plate", "plate", "blue", (0.17, 0.17, 0.014), (*MIDDLE, 0.0), 0.3, 0.3)
+
+
+def cube(colour: str, x: float, y: float, side: float = 0.04, z: float = 0.012) -> ObjectSpec:
+    position = (MIDDLE[0] + x, MIDDLE[1] + y, z)
     return ObjectSpec(f"{colour} cube", "cube", colour, (side, side, side), position, 0.3, 0.05)
 
 
@@ -41,14 +46,35 @@ def world() -> Iterator[World]:
     made.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What the camera sees of a place with things in it."""
+
+    cloud: Cloud3d
+    where: Place
+    pixels: dict[str, np.ndarray]
+
+
+def look(
+    world: World, place_: ObjectSpec, *things: ObjectSpec, beside: tuple[float, float] = (0.0, 0.0)
+) -> View:
+    """A place as an anchor gives it that lies ``beside`` its middle, whatever lies there."""
+    world.load(dataclasses.replace(sample_scene(900_011), objects=(place_, *things)))
+    frame = world.render()
+    segmentation = world.render_segmentation()
+    pixels = {}
+    for i, thing in enumerate((place_, *things)):
+        rows, columns = np.nonzero(segmentation == i + 1)
+        pixels[thing.name] = np.array([np.median(columns), np.median(rows)])
+    at = np.array([[MIDDLE[0] + beside[0], MIDDLE[1] + beside[1], 0.02]])
+    pixel = project(world.T_base_camera.inverse().apply(at), frame.intrinsics)[0]
+    cloud = Cloud3d.of(frame, world.T_base_camera, 0.0)
+    return View(cloud, place(cloud, pixel, lift(frame, world.T_base_camera, pixel)), pixels)
+
+
 def seen(world: World, *things: ObjectSpec) -> Place:
     """The place that an anchor in the middle of the box gives, whatever lies there."""
-    world.load(dataclasses.replace(sample_scene(900_011), objects=(BOX, *things)))
-    frame = world.render()
-    middle = world.T_base_camera.inverse().apply(np.array([[*MIDDLE, 0.02]]))
-    pixel = project(middle, frame.intrinsics)[0]
-    cloud = Cloud3d.of(frame, world.T_base_camera, 0.0)
-    return place(cloud, pixel, lift(frame, world.T_base_camera, pixel))
+    return look(world, BOX, *things).where
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
@@ -78,3 +104,57 @@ def test_a_full_box_is_refused_with_its_numbers(world: World) -> None:
     assert refusal.value.code is ErrorCode.OUT_OF_RANGE
     assert "no room is left" in refusal.value.message
     assert refusal.value.value < refusal.value.limit
+
+
+@pytest.mark.parametrize(("place_", "rim"), [(BOWL, 0.046), (PLATE, 0.014), (BOX, 0.05)])
+@pytest.mark.parametrize("beside", [(0.0, 0.0), (0.02, -0.05)])
+def test_the_middle_of_a_place_does_not_move_with_what_lies_there(
+    world: World, place_: ObjectSpec, rim: float, beside: tuple[float, float]
+) -> None:
+    """Whether the anchor lies on what lies there or on the place itself."""
+    red = cube("red", -0.01, 0.02)
+    view = look(world, place_, red, beside=beside)
+    assert np.linalg.norm(view.where.center - MIDDLE) < 0.008
+    assert abs(view.where.rim - rim) < 0.008
+    assert abs(view.where.floor - 0.006) < 0.01
+    top = world.object_pose(red.name).translation[:2]
+    off = np.abs(view.where.things[:, :2] - top).max(1)
+    assert (off < 0.04).mean() > 0.9, "what is told apart is the cube"
+    assert len(view.where.things) > 20
+    position, _ = release(held(), view.where, 0.06)
+    assert np.linalg.norm(position[:2] - top) > 0.03
+    assert np.linalg.norm(position[:2] - MIDDLE) < place_.size[0] / 2 - 0.01
+    assert lies_in(view.cloud, view.pixels[red.name], view.where)
+
+
+def test_a_full_bowl_is_refused_with_its_numbers(world: World) -> None:
+    full = [cube("red", -0.024, 0.0, 0.045, 0.02), cube("green", 0.024, 0.0, 0.045, 0.02)]
+    where = look(world, BOWL, *full).where
+    with pytest.raises(BridgeError, match="no room is left") as refusal:
+        release(held(0.06, 0.07), where, 0.08)
+    assert refusal.value.code is ErrorCode.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("place_", "thing"),
+    [
+        (BOWL, cube("red", 0.10, 0.0, z=0.0)),
+        (PLATE, cube("red", 0.115, 0.0, z=0.0)),
+        (BOX, cube("red", 0.12, 0.0, z=0.0)),
+        (PLATE, cube("red", -0.12, 0.02, z=0.0)),
+    ],
+)
+def test_what_stands_beside_a_place_is_not_already_there(
+    world: World, place_: ObjectSpec, thing: ObjectSpec
+) -> None:
+    view = look(world, place_, thing)
+    assert not lies_in(view.cloud, view.pixels[thing.name], view.where)
+
+
+def test_a_thing_of_its_places_own_colour_is_told_by_its_height(world: World) -> None:
+    blue = cube("blue", 0.01, -0.02)
+    where = look(world, BOX, blue).where
+    assert np.linalg.norm(where.center - MIDDLE) < 0.008
+    off = np.abs(where.things[:, :2] - world.object_pose(blue.name).translation[:2]).max(1)
+    assert len(off) > 20
+    assert (off < 0.035).mean() > 0.9

@@ -1,7 +1,8 @@
 """Suite ``grounding``: does each anchor lie on the thing that was named?
 
 Truth is the simulator's segmentation. First the wordings, with absent things and swapped roles beside them,
-then a row for each family of ``grounding_families``, whole plans in space, and steps that are done or not.
+then a row for each family of ``grounding_families`` and for places that are not empty or beside things, whole
+plans in space, and steps that are done or not.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.grounding_done import run_done
 from bridgevla_ros.evaluation.grounding_pairs import pairs_of
 from bridgevla_ros.evaluation.grounding_pairs import run as run_pairs
+from bridgevla_ros.evaluation.grounding_places import run_places
 from bridgevla_ros.evaluation.grounding_rows import run_families, run_waypoints
 from bridgevla_ros.evaluation.options import write_json
 from bridgevla_ros.evaluation.stats import wilson_interval
@@ -256,6 +258,7 @@ def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
             bar.update(task, description=name, completed=done, total=total)
 
         families = run_families(backend, args.seed, episodes, report)
+        families |= run_places(backend, args.seed, episodes, report)
         waypoints = run_waypoints(backend, args.seed, episodes, report)
         return {
             "families": families,

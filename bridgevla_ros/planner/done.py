@@ -21,7 +21,7 @@ from bridgevla_ros.core.types import CameraIntrinsics, GripperEvent, JointState,
 from bridgevla_ros.perception.kernels import body_distances
 from bridgevla_ros.planner.grasp import ABOVE, Cloud3d, chroma, segment
 from bridgevla_ros.planner.lifting import Lifted
-from bridgevla_ros.planner.place import REACH, Place, place, wall
+from bridgevla_ros.planner.place import REACH, Place, free_ground, place, wall
 
 SAME = 0.010
 """Metres of depth within which a surface is where it was, three sigma of a depth camera at 1.2 m."""
@@ -112,6 +112,7 @@ class Before:
         pixels: (2,) u, v of each anchor: the thing, and the place if there is one.
         lifted: The anchors in space.
         events: Gripper events of the plan, in order.
+        free: The second anchor is a free spot of the table.
     """
 
     task_id: str
@@ -122,6 +123,7 @@ class Before:
     pixels: tuple[Array, ...]
     lifted: tuple[Lifted, ...]
     events: tuple[GripperEvent, ...]
+    free: bool = False
 
     @property
     def moves_a_thing(self) -> bool:
@@ -165,7 +167,10 @@ def judge(
         gone = np.isfinite(left) and left >= LEFT
         stays = Finding.STILL_THERE if np.isfinite(left) else Finding.NOT_SEEN
         return Verdict(Finding.HELD if gone else stays, left, *[float("nan")] * 4)
-    where = place(before.cloud, before.pixels[1], before.lifted[1])
+    if before.free:
+        where = free_ground(before.lifted[1], before.cloud.support)
+    else:
+        where = place(before.cloud, before.pixels[1], before.lifted[1])
     hue = np.median(chroma(before.cloud.rgb[window])[mask], 0)
     fresh = _new(after, own, then, hue)
     new = after.points[fresh]

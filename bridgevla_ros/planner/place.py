@@ -52,6 +52,9 @@ CORNER = 1.3
 RAISED = 0.02
 """Metres above the support, the highest floor of a place that something hides."""
 
+SPOT = 0.03
+"""Metres around a free spot that still are it."""
+
 DIRECTIONS = 2 * np.pi * np.arange(16) / 16
 
 
@@ -84,6 +87,12 @@ def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     if walk.closed(start[:2]):
         return Place(walk.center, floor, float(np.median(walk.rims)), walk.walls, max(anchor.sigma, 0.005))
     return _surface(cloud, pixel, anchor)
+
+
+def free_ground(anchor: Lifted, support: float) -> Place:
+    """A free spot of the table: what stands around it is no wall."""
+    walls = np.full(len(DIRECTIONS), SPOT)
+    return Place(anchor.position[:2], support, support, walls, max(anchor.sigma, 0.005))
 
 
 def _told(where: Rim, sigma: float) -> Place:

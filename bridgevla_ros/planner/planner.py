@@ -41,7 +41,7 @@ from bridgevla_ros.planner.grasp import Cloud3d, grasp, top_down
 from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
-from bridgevla_ros.planner.place import Place, place, release
+from bridgevla_ros.planner.place import Place, free_ground, place, release
 from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Planner:
         pixels = tuple(np.asarray(a.pixel, np.float64) for a in _given(found))
         self._before = Before(
             request.task_id, request.step, cloud, frame.intrinsics, T_base_camera, pixels, tuple(lifted),
-            events_of(waypoints),
+            events_of(waypoints), found.reference is not None,
         )  # fmt: skip
         plan = WaypointPlan(
             stamp=frame.stamp,
@@ -371,7 +371,11 @@ class Planner:
 
 def _place(found: Anchors, lifted: list[Lifted], cloud: Cloud3d) -> Place | None:
     """Where to let go; None where nothing is to be put down."""
-    return None if found.destination is None else place(cloud, found.destination.pixel, lifted[1])
+    if found.destination is None:
+        return None
+    if found.reference is not None:
+        return free_ground(lifted[1], cloud.support)
+    return place(cloud, found.destination.pixel, lifted[1])
 
 
 def _check_already(found: Anchors, where: Place, cloud: Cloud3d) -> None:
