@@ -261,10 +261,10 @@ def test_tasks_and_their_outcomes(tmp_path: Path, capsys: pytest.CaptureFixture[
         ):
             writer.write("/status", START + 100 * i * MS, status(task, stage, code))
     found = tasks(Bag(tmp_path / "bag"))
-    assert [(t.task_id, t.result, t.code) for t in found] == [
-        ("t1", "done", "NONE"),
-        ("t2", "failed", "NO_TARGET"),
-        ("t3", "moving", "NONE"),
+    assert [(t.task_id, t.result, t.code, t.message) for t in found] == [
+        ("t1", "done", "NONE", ""),
+        ("t2", "failed", "NO_TARGET", ""),
+        ("t3", "interrupted", "NONE", "while moving"),
     ]
     assert found[0].ended - found[0].began == pytest.approx(0.2, abs=1e-3)
     told = describe(Bag(tmp_path / "bag"))

@@ -89,7 +89,7 @@ class Task:
     Attributes:
         task_id, instruction: As the task said.
         began, ended: Seconds of receipt of its first status and of its end (or of the last word of it).
-        result: done, failed, or the stage in which the recording ends.
+        result: done, failed, or interrupted: the recording ends, or the task node was started again, before.
         code: Name of the error, NONE without.
         message: Last sentence for the operator.
         retries: Attempts beyond the first.
@@ -129,7 +129,9 @@ def tasks(bag: Bag) -> list[Task]:
         _follow(task, msg, item.received)
         latest = task
     for task in found.values():
-        task.result = task.result or (task.changes[-1][1] if task.changes else "")
+        if not task.result:
+            task.result = "interrupted"
+            task.message = ": ".join(filter(None, (f"while {task.changes[-1][1]}", task.message)))
     return sorted(found.values(), key=lambda t: t.began)
 
 
