@@ -6,6 +6,7 @@ between the camera and the nodes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from bridgevla.srv import Resume, Stop
 from sensor_msgs.msg import CameraInfo, Image
 from sensor_msgs.msg import JointState as JointStateMsg
 
-from bridgevla_ros.core.errors import ErrorCode
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.ros import conversions, qos
 from bridgevla_ros.session import Session
 from bridgevla_ros.simulation import tasks
@@ -270,3 +271,75 @@ def test_busy_then_camera_lost_then_expert_killed(cell: Cell) -> None:
     assert session.wait(lambda: session.supervisor.starts("action_expert") > starts, 10.0)
     status = cell.end_of(answer, 150.0)
     assert status.stage == TaskStatus.DONE or status.code != ErrorCode.NONE, cell.describe()
+
+
+@contextlib.contextmanager
+def frozen(cell: Cell, name: str) -> Iterator[None]:
+    """A process that is there and does nothing."""
+    pid = cell.session.supervisor.pid(name)
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def another_task() -> str:
+    """A thing and a place that ``the_task`` does not speak of."""
+    scene = tasks.sample_scene(SEED)
+    thing = next(o.name for o in scene.objects if o.kind == "cube" and o.name not in the_task())
+    place = next(o.name for o in scene.objects if not o.movable and o.name not in the_task())
+    return f"put the {thing} in the {place}"
+
+
+def test_what_hangs_is_held_by_name_and_goes_on(cell: Cell) -> None:
+    """Task node and cropper hang, the planner is killed, each in motion: one task through all of it."""
+    session = cell.session
+    answer = session.instruct(another_task(), autonomy="auto", preempt=True)
+    assert answer.accepted, answer.message
+    assert session.wait(lambda: session.heard.first_motion is not None and cell.speed > 0.02, 60.0), (
+        cell.describe()
+    )
+    with frozen(cell, "task"):
+        held = session.wait(lambda: session.heard.progress.code == ErrorCode.LEASE_EXPIRED, 5.0)
+        assert held, session.heard.progress
+        assert cell.stands(), f"speed {cell.speed} rad/s"
+    assert session.wait(lambda: cell.speed > 0.02, 20.0), cell.describe()
+
+    with frozen(cell, "cropper"):
+        assert cell.reaches(TaskStatus.HOLD, 10.0), cell.describe()
+        assert session.heard.status.code in (ErrorCode.SENSOR_LOST, ErrorCode.CONTROLLER_INACTIVE)
+        assert session.heard.status.remedy
+        assert cell.stands(), f"speed {cell.speed} rad/s"
+    assert session.wait(lambda: cell.speed > 0.02, 20.0), cell.describe()
+
+    starts, pid = session.supervisor.starts("planner"), session.supervisor.pid("planner")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert cell.reaches(TaskStatus.HOLD, 10.0), cell.describe()
+    assert session.heard.status.code == ErrorCode.CONTROLLER_INACTIVE
+    assert "planner" in session.heard.status.message
+    assert cell.stands(), f"speed {cell.speed} rad/s"
+    assert session.wait(lambda: session.heard.status.stage != TaskStatus.HOLD, 90.0), cell.describe()
+    assert session.supervisor.starts("planner") == starts + 1
+    ended = session.ended(answer.task_id)
+    assert not ended or session.heard.status.code == ErrorCode.CONTROLLER_INACTIVE, cell.describe()
+
+
+def test_without_the_simulator_everything_ends_by_name(cell: Cell) -> None:
+    """The last test: the graph is gone after it."""
+    session = cell.session
+    pid = session.supervisor.pid("sim_arm")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    still = session.wait(lambda: "ROS time stands still" in session.heard.status.message, 20.0)
+    assert still, cell.describe()
+    assert session.heard.status.code == ErrorCode.SENSOR_LOST
+    assert "sim_arm" in session.heard.status.remedy
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(BridgeError, match="sim_arm has ended") as ended:
+        session.wait(lambda: False, 30.0)
+    assert ended.value.code == ErrorCode.SENSOR_LOST
+    session.supervisor.stop()
+    assert all(session.supervisor.pid(node.name) is None for node in session.graph.nodes)
