@@ -134,7 +134,7 @@ def question(scene: SceneSpec, pair: Pair, target: int, seen: tuple[int, ...], s
 def run_pairs(
     backend: Backend, pairs: tuple[Pair, ...], seed: int, episodes: int, report: Report
 ) -> dict[str, Any]:
-    """Ask for the pairs, there and not there, and for other pairs of the same colours and kinds.
+    """Ask for the pairs, there and not there (half as often), and for others of the same colours and kinds.
 
     Returns:
         Rows ``asked``, ``asked_absent``, ``others``, ``others_absent`` as of the families.
@@ -148,13 +148,14 @@ def run_pairs(
         ("others_absent", others, False, "other pairs, not there"),
     ):
         row = Row()
-        for episode in range(episodes):
+        count = episodes if present else (episodes + 1) // 2
+        for episode in range(count):
             pair = chosen[episode % len(chosen)]
             banned = pairs if chosen is others else ()
             scene, target = draw(seed + episode, pair, banned, present)
             world, frame, segmentation, seen = stage.show(scene)
             asked = question(scene, pair, target, seen, seed + episode)
-            report(name, episode + 1, episodes)
+            report(name, episode + 1, count)
             if asked is not None:
                 right, words, code = answer(backend, asked, frame, world, segmentation)
                 row.count(asked, seed + episode, right, words, code)
