@@ -33,6 +33,7 @@ class Door:
         from bridgevla_ros.ros import qos
 
         self.restarted = TaskStatus(stage=TaskStatus.IDLE)
+        self.moving = TaskStatus(stage=TaskStatus.MOVING, task_id="task-1")
         self.action = ExecuteInstruction
         self.instructions: list[str] = []
         self.cancelled = threading.Event()
@@ -148,11 +149,17 @@ def test_a_task_node_that_started_again_is_not_waited_for(door: Door) -> None:
     assert "ask again" in said
 
 
-def test_interrupt_cancels_through_the_action(door: Door) -> None:
+def test_silence_is_told_and_an_interrupt_cancels_through_the_action(door: Door) -> None:
     process = start("slow, please")
     assert process.stdout is not None
     first = process.stdout.readline()
     assert "on the way" in first
+    # The task node hangs: that is told, with what to do, and when it is over.
+    assert "silent: no word of the task node for 5 s" in process.stdout.readline()
+    hint = [process.stdout.readline() for _ in range(2)]
+    assert "the arm holds; what to do:" in "".join(hint)
+    door.status.publish(door.moving)
+    assert any("speaks again" in process.stdout.readline() for _ in range(2))
     process.send_signal(signal.SIGINT)
     code, said = finish(process)
     assert door.cancelled.wait(5.0), (code, said)
