@@ -32,7 +32,7 @@ OWN_SURFACE = 0.25
 
 RIVAL = 0.6
 """Where the pixel itself tells nothing, a second surface with this share of the first one's pixels may be
-the one that was meant: the anchor's uncertainty then spans both."""
+the one that was meant, as may one that the anchor touches: the anchor's uncertainty then spans both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,9 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
     """Lift a pixel by the surface around it, joined to it without a step in depth.
 
     At an edge the pixel's own surface counts, or the larger one where the pixel reads a depth between two.
-    The depth is the median of that surface's pixels that are nearest to the anchor.
+    The depth is the median of that surface's pixels that are nearest to the anchor. Where that is the farther
+    surface and a nearer one begins at the next pixel, the standard deviation spans both: the last pixel of a
+    thing may read the depth of what lies behind it.
 
     Args:
         frame: Its ``sigma``, where it has one, is what its depth is believed to.
@@ -94,7 +96,7 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
             remedy="move the camera or the thing: shiny, dark and transparent surfaces have no depth",
         )
     du, dv = np.meshgrid(np.arange(width)[columns] - u, np.arange(height)[rows] - v)
-    surface, rival = _surface(depth, valid, (du == 0) & (dv == 0))
+    surface, rival = _surface(depth, valid, np.maximum(abs(du), abs(dv)), touch=round(scale))
     order = np.argsort(np.hypot(du, dv)[surface], kind="stable")[: round(NEAREST * scale**2)]
     found = float(np.median(depth[surface][order]))
     scatter = 1.4826 * float(np.median(np.abs(depth[surface] - np.median(depth[surface]))))
@@ -109,19 +111,30 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
 
 
 def _surface(
-    depth: Array, valid: NDArray[np.bool_], middle: NDArray[np.bool_]
+    depth: Array, valid: NDArray[np.bool_], away: Array, touch: float
 ) -> tuple[NDArray[np.bool_], float | None]:
-    """Mask of the surface that an anchor lies on, and the depth of the one it may lie on as well."""
+    """Mask of the surface that an anchor lies on, and the depth of the one it may lie on as well.
+
+    Args:
+        depth, valid: Of the patch.
+        away: Pixels from the anchor, the greater of across and down.
+        touch: Pixels from the anchor that it touches: an edge is told no better.
+    """
     labels = _joined(depth, valid)
     counts = np.bincount(labels[valid])
-    own = int(labels[middle][0])
-    if own >= 0 and counts[own] >= OWN_SURFACE * counts.sum():
-        return labels == own, None
+    large = counts >= OWN_SURFACE * counts.sum()
+    own = int(labels[away == 0][0])
+    told = own >= 0 and bool(large[own])
     order = np.argsort(-counts, kind="stable")
-    rival = None
-    if len(order) > 1 and counts[order[1]] >= RIVAL * counts[order[0]]:
-        rival = float(np.median(depth[labels == order[1]]))
-    return labels == order[0], rival
+    chosen = own if told else int(order[0])
+    rivals = {int(i) for i in np.unique(labels[valid & (away <= touch)]) if large[i]} - {chosen}
+    if not told and len(order) > 1 and counts[order[1]] >= RIVAL * counts[order[0]]:
+        rivals.add(int(order[1]))
+    middle = {i: float(np.median(depth[labels == i])) for i in (chosen, *rivals)}
+    # What reads the farther surface next to a nearer one may be the nearer one's edge; not the other way.
+    beside = [middle[i] for i in rivals if not told or middle[i] < middle[chosen] - STEP]
+    rival = max(beside, key=lambda d: abs(d - middle[chosen]), default=None)
+    return labels == chosen, rival
 
 
 def _joined(depth: Array, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
