@@ -210,7 +210,7 @@ class ArmModel:
             The first result within tolerance, else the nearest found (``ok`` False).
         """
         best = self._solve(T_base_tcp, np.asarray(seed, np.float64), iterations, tolerance)
-        if best.ok or not restarts:
+        if not restarts:
             return best  # before a generator is made: that takes a sixth of an answer's time
         rng = np.random.default_rng(0)
         for attempt in range(restarts):

@@ -78,7 +78,7 @@ def measure(config: SimConfig, seeds: Iterable[int]) -> dict[str, dict[str, floa
 
 def episodes(config: SimConfig, seed: int, count: int, policy: str) -> dict[str, Any]:
     """Carry out tasks of suite ``main`` with stereo depth; how many were planned, and how many succeeded."""
-    world, rows = World(config), []
+    world, rows = World(config), list[dict[str, Any]]()
     for number in track(range(count), description="episodes"):
         spec = EpisodeSpec("main", seed + number, policy=policy)
         episode = draw_episode(spec, world)

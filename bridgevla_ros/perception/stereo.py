@@ -97,7 +97,11 @@ class StereoMatcher:
                 unit="px",
                 remedy="raise min_depth, or use a shorter baseline",
             )
-        disparity = self._set_up(wanted).compute(_grey(left), _grey(right)).astype(np.float32) / 16.0
+        # OpenCV leaves out as many columns at the left edge as it looks for disparities: they are put before
+        # the image, so that only what the right camera does not see is left out.
+        wide = [cv2.copyMakeBorder(_grey(i), 0, 0, wanted, 0, cv2.BORDER_REPLICATE) for i in (left, right)]
+        disparity = self._set_up(wanted).compute(*wide)[:, wanted:].astype(np.float32) / 16.0
+        disparity[np.arange(intrinsics.width) < disparity] = -1.0
         with np.errstate(divide="ignore"):
             depth = np.where(disparity > 0.0, focal / disparity, np.nan).astype(np.float32)
         depth[depth > self.config.max_depth] = np.inf

@@ -69,7 +69,7 @@ def _speckles(
 ) -> NDArray[np.float32]:
     """(H, W) 0..1: how brightly each pixel of a camera ``aside`` of the projector is lit by it."""
     k = intrinsics
-    rows, columns = np.indices(depth.shape, np.float32)
+    rows, columns = (np.asarray(index, np.float32) for index in np.indices(depth.shape))
     far = np.where(np.isfinite(depth), depth, np.float32(1e3))
     along = (columns - k.cx) / k.fx + aside / far  # tangents of the direction from the projector
     down = (rows - k.cy) / k.fy
