@@ -7,13 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from scene_rig import scene
 
 from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.types import PlanRequest, RgbdFrame
 from bridgevla_ros.planner.already import lies_in
+from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.grasp import Cloud3d, Grasp
 from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.place import Place, place, release
+from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.simulation.scene import ObjectSpec
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
@@ -158,3 +163,65 @@ def test_a_thing_of_its_places_own_colour_is_told_by_its_height(world: World) ->
     off = np.abs(where.things[:, :2] - world.object_pose(blue.name).translation[:2]).max(1)
     assert len(off) > 20
     assert (off < 0.035).mean() > 0.9
+
+
+STOCKED = (
+    BOX,
+    cube("red", 0.0, -0.02, 0.045),
+    cube("green", -0.01, 0.04, 0.045),
+    dataclasses.replace(cube("yellow", 0.0, 0.0, 0.045), position=(0.45, -0.20, 0.0)),
+)
+
+
+@pytest.fixture(scope="module")
+def planner() -> Planner:
+    return Planner(PlannerConfig())
+
+
+@pytest.fixture(scope="module")
+def stocked(world: World) -> tuple[RgbdFrame, Transform]:
+    """Two cubes lie in a box, a third stands beside it."""
+    world.load(scene(*STOCKED))
+    return world.render(), world.T_base_camera
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "steps"),
+    [
+        ("put the red cube in the blue box", ["the red cube is already in the blue box"], 1),
+        ("put the red cube and the yellow cube in the blue box", ["red cube is already in", ""], 2),
+        ("put all the cubes in the blue box", [""], 1),
+        ("put three cubes in the blue box", ["2 of 3 cubes are already in the blue box"] * 2 + [""], 3),
+    ],
+)
+def test_what_is_in_its_place_is_said_and_not_done_again(
+    planner: Planner, stocked: tuple[RgbdFrame, Transform], words: str, said: list[str], steps: int
+) -> None:
+    frame, T_base_camera = stocked
+    for step, message in enumerate(said):
+        plan = planner.plan(PlanRequest(0.0, words, "r", words, step), frame, T_base_camera, now=0.1)
+        assert plan.code is ErrorCode.NONE, plan.message
+        assert message in plan.message
+        assert plan.steps_total == steps
+        assert (len(plan.waypoints) > 0) == (not message)
+        if plan.waypoints:
+            taken = (plan.T_base_camera @ plan.waypoints[1].T_camera_tcp).translation
+            assert np.linalg.norm(taken[:2] - [0.45, -0.20]) < 0.02
+
+
+def test_all_of_them_there_is_done_at_once(planner: Planner, world: World) -> None:
+    inside = [o for o in STOCKED if o.name != "yellow cube"]
+    world.load(scene(*inside))
+    words = "put all the cubes in the blue box"
+    plan = planner.plan(PlanRequest(0.0, "t", "r", words), world.render(), world.T_base_camera, now=0.1)
+    assert (plan.code, plan.waypoints) == (ErrorCode.NONE, ())
+    assert plan.message == "all 2 cubes are already in the blue box"
+
+
+def test_a_second_try_does_not_take_one_image_for_proof(
+    planner: Planner, stocked: tuple[RgbdFrame, Transform]
+) -> None:
+    frame, T_base_camera = stocked
+    again = PlanRequest(0.0, "t", "r", "put the red cube in the blue box", attempt=1)
+    plan = planner.plan(again, frame, T_base_camera, now=0.1)
+    assert "already" not in plan.message

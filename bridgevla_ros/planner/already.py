@@ -12,6 +12,7 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.planner.grasp import Cloud3d, segment
 from bridgevla_ros.planner.place import DIRECTIONS, Place, wall
+from bridgevla_ros.planner.rim import FLAT
 
 SEEN = 0.6
 """Least share of a thing's surface that must be among what lies in the place."""
@@ -24,9 +25,6 @@ BESIDE = 0.007
 
 BELOW = 0.008
 """Metres below the rim of a bowl, box or drawer that a thing in it reaches at least, as far as it is seen."""
-
-FLAT = 0.020
-"""Metres from its floor to its rim below which a place is flat: there a thing rests on the floor."""
 
 RESTS = 0.022
 """Metres above a flat place's floor that the lowest that is seen of a thing on it may have."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from bridgevla_ros.planner.grasp import Cloud3d, boxes, extents, fit_sphere, seg
 from bridgevla_ros.planner.grounding import STRIDE
 from bridgevla_ros.planner.language import MOVABLE_THINGS, THINGS
 from bridgevla_ros.planner.lifting import lift
-from bridgevla_ros.planner.place import place
+from bridgevla_ros.planner.place import outline, place
 from bridgevla_ros.planner.vocabulary import (
     COLOUR_ANY,
     COLOUR_CLASSES,
@@ -59,6 +59,9 @@ CONTRADICTED = 0.99
 
 CONFIRMED = 0.4
 """Factor on that probability where shape says that the candidate is of the kind that is asked for."""
+
+FULL = 0.2
+"""The same where colour and kind agree and depth shows the rim of such a place, with things within."""
 
 LONG = 2.0
 """Ratio of the sides of its footprint from which a thing is a bar; standing cylinders have 1."""
@@ -289,6 +292,21 @@ class View:
         if candidate.cell not in self._measured:
             self._measured[candidate.cell] = self._measure(candidate)
         return self._measured[candidate.cell]
+
+    def confirmed(self, query: Query, found: Found) -> Found:
+        """The same, surer that a place is there where depth shows the rim of such a one.
+
+        The eyes learned empty places; one that is full looks strange to them.
+        """
+        candidate = found.candidates[0]
+        if not self._fits(query, candidate) or candidate.thing not in HOLDING:
+            return found
+        try:
+            rim = outline(self.cloud, lift(self.frame, self.T_base_camera, candidate.pixel))
+        except BridgeError:
+            return found
+        told = rim is not None and len(rim.things) and rim.kind == THING_NAMES[candidate.thing]
+        return replace(found, null=found.null * FULL) if told else found
 
     def lies_in(self, candidate: Candidate, where: Candidate) -> bool:
         """Whether a thing lies in a place; False in doubt."""

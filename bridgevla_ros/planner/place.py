@@ -89,6 +89,11 @@ def place(cloud: Cloud3d, pixel: Array, anchor: Lifted) -> Place:
     return _surface(cloud, pixel, anchor)
 
 
+def outline(cloud: Cloud3d, anchor: Lifted) -> Rim | None:
+    """The rim around an anchor, whether or not something lies within; None where there is none."""
+    return rim(_relief(cloud, anchor.position)[0], anchor.position[:2], cloud.support)
+
+
 def free_ground(anchor: Lifted, support: float) -> Place:
     """A free spot of the table: what stands around it is no wall."""
     walls = np.full(len(DIRECTIONS), SPOT)

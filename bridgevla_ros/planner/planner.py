@@ -31,7 +31,7 @@ from bridgevla_ros.core.types import (
 from bridgevla_ros.perception.monocular import DepthNetwork, fill
 from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.agenda import Agenda
-from bridgevla_ros.planner.already import FLAT, lies_in
+from bridgevla_ros.planner.already import lies_in
 from bridgevla_ros.planner.answers import AlreadyDone
 from bridgevla_ros.planner.backends import Anchor, Anchors, Backend, LocalWaypoint, make_backend
 from bridgevla_ros.planner.backends.chat import ChatBackend
@@ -42,6 +42,7 @@ from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
 from bridgevla_ros.planner.place import Place, free_ground, place, release
+from bridgevla_ros.planner.rim import FLAT
 from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
 
 if TYPE_CHECKING:

@@ -106,6 +106,8 @@ class Resolver:
         if phrase.colour == COLOUR_ANY and phrase.thing == THING_ANY:
             found = self._anything(phrase, role)
         if found.null > self.setting.null_threshold:
+            found = self.view.confirmed(Query.of(phrase.colour, phrase.thing, role), found)
+        if found.null > self.setting.null_threshold:
             raise BridgeError(
                 ErrorCode.NO_TARGET,
                 f"nothing to be seen is a {words}"

@@ -35,6 +35,9 @@ BRIM = 0.012
 RISES = 0.015
 """Metres above the surface of revolution from which a cell of the place's own colour belongs to a thing."""
 
+FLAT = 0.020
+"""Metres from its floor to its rim below which a place is flat."""
+
 SPECK = 6
 """Cells, fewer than which are noise of colour or depth."""
 
@@ -57,6 +60,13 @@ class Rim:
     top: float
     floor: float
     things: Array
+
+    @property
+    def kind(self) -> str:
+        """What has such a rim: a bowl, a plate or a box."""
+        if isinstance(self.shape, Rectangle):
+            return "box"
+        return "plate" if self.top - self.floor < FLAT else "bowl"
 
 
 @dataclass(frozen=True, eq=False)
