@@ -214,3 +214,18 @@ def test_tracking_is_continuous_and_fast_enough() -> None:
     assert max(steps[5:]) < 0.05
     # 0.1 ms on an idle core; the bound leaves room for a loaded one.
     assert np.median(spent) < 3e-3
+
+
+def test_many_postures_at_once_are_those_one_by_one() -> None:
+    rng = np.random.default_rng(4)
+    joints = rng.uniform(ARM.lower, ARM.upper, (20, 7))
+    widths = rng.choice([0.0, 0.03, 0.085], 20)
+    bodies = ARM.bodies(joints, widths)
+    for s, (q, width) in enumerate(zip(joints, widths, strict=True)):
+        start, end, radius = ARM.body_capsules(q, float(width))
+        np.testing.assert_allclose(bodies.start[s], start, atol=1e-12)
+        np.testing.assert_allclose(bodies.end[s], end, atol=1e-12)
+        np.testing.assert_array_equal(bodies.radius, radius)
+        np.testing.assert_allclose(bodies.tips[s], ARM.finger_tips(ARM.fk(q), float(width)), atol=1e-12)
+    some = bodies.at(np.arange(20) == 7)
+    np.testing.assert_array_equal(some.start[0], bodies.start[7])

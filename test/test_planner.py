@@ -13,9 +13,9 @@ from bridgevla_ros.core.types import GripperEvent, PlanRequest, RgbdFrame, Waypo
 from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.draw import annotate
-from bridgevla_ros.planner.grasp import Cloud3d, grasp
+from bridgevla_ros.planner.grasp import Cloud3d, boxes, grasp
 from bridgevla_ros.planner.lifting import lift
-from bridgevla_ros.planner.place import place
+from bridgevla_ros.planner.place import _relief, place
 from bridgevla_ros.planner.planner import Planner, digest
 from bridgevla_ros.simulation.world import World
 
@@ -190,6 +190,45 @@ def test_drawing_changes_a_copy(planner: Planner, frame: RgbdFrame, world: World
     assert image.shape == (480, 640, 3)
     np.testing.assert_array_equal(frame.rgb, before)
     assert np.any(annotate(frame.rgb, dataclasses.replace(plan, waypoints=())) != image)
+
+
+def test_a_frame_is_put_in_space_once(frame: RgbdFrame, world: World) -> None:
+    T = world.T_base_camera
+    cloud = Cloud3d.of(frame, T, 0.0)
+    assert Cloud3d.of(frame, Transform(T.translation.copy(), T.rotation.copy()), 0.0) is cloud
+    assert Cloud3d.of(dataclasses.replace(frame), T, 0.0) is not cloud
+    moved = Cloud3d.of(frame, Transform(T.translation + np.array([0.0, 0.0, 0.1]), T.rotation), 0.0)
+    np.testing.assert_allclose((moved.points - cloud.points)[..., 2][np.isfinite(frame.depth)], 0.1)
+    k = frame.intrinsics
+    for row, column in ((3, 5), (120, 160), (200, 31)):
+        ray = np.array([(column - k.cx) / k.fx, (row - k.cy) / k.fy, 1.0])
+        expected = T.apply(ray * float(frame.depth[row, column]))
+        np.testing.assert_allclose(cloud.points[row, column], expected, atol=1e-12)
+
+
+def test_boxes_at_many_angles_are_those_one_by_one() -> None:
+    xy, angles = np.random.default_rng(3).normal(0.0, 0.03, (200, 2)), np.radians(np.arange(0.0, 90.0, 7.0))
+    for angle, box in zip(angles, boxes(xy, angles), strict=True):
+        direction = np.array([np.cos(angle), np.sin(angle)])
+        along, across = xy @ direction, xy @ np.array([-direction[1], direction[0]])
+        expected = [*np.percentile(along, (1.5, 98.5)), *np.percentile(across, (1.5, 98.5))]
+        np.testing.assert_allclose(box, expected, atol=1e-12)
+
+
+def test_a_height_map_keeps_the_highest_point_of_each_cell_and_its_colour(
+    frame: RgbdFrame, world: World
+) -> None:
+    start = world.object_pose("blue bowl").translation
+    relief, points = _relief(Cloud3d.of(frame, world.T_base_camera, 0.0), start)
+    cells = [tuple(c) for c in np.floor((points[:, :2] - relief.low) / relief.cell).astype(int)]
+    heights: dict[tuple[int, ...], list[float]] = {}
+    for cell, z in zip(cells, points[:, 2].tolist(), strict=True):
+        heights.setdefault(cell, []).append(z)
+    for i, j in np.random.default_rng(1).integers(0, len(relief.top), (300, 2)).tolist():
+        found = heights.get((i, j), [])
+        expected = max(found) if len(found) >= 2 else np.nan
+        np.testing.assert_equal(relief.top[i, j], expected)
+        assert np.isfinite(relief.colour[i, j]).all() == bool(found)
 
 
 def test_geometry_from_depth_alone(frame: RgbdFrame, world: World) -> None:

@@ -109,3 +109,12 @@ def test_from_beyond_a_bound_there_is_a_way_back() -> None:
     )
     assert envelope.check_brake(here, Brake(up, LIMITS), 0.04) is None
     assert envelope.check_brake(here, Brake(down, LIMITS), 0.04) is not None
+
+
+def test_margins_of_many_postures_are_those_one_by_one() -> None:
+    rng = np.random.default_rng(6)
+    joints = np.concatenate([rng.uniform(ARM.lower, ARM.upper, (40, 7)), [ARM.home, at(0.5, 0.2, 0.02)]])
+    widths = rng.choice([0.0, 0.04, 0.085], len(joints))
+    touched = [ENVELOPE.touch(q, float(w)).margin for q, w in zip(joints, widths, strict=True)]
+    np.testing.assert_allclose(ENVELOPE.touch_margins(ARM.bodies(joints, widths)), touched, atol=1e-12)
+    assert min(touched) < 0.0 < max(touched)
