@@ -22,8 +22,15 @@ from bridgevla_ros.planner.vocabulary import COLOUR_CLASSES, THING_CLASSES
 PATCH = 16
 """Pixels of the network's input to an image token: four by four cells of the trunk (our choice)."""
 
-POSITION = 32
-"""Values of an image token that say where it lies: sines and cosines of row and column."""
+TURNS = tuple(2.0**k for k in range(-3, 5))
+"""Turns over the image of the sines and cosines that say where something lies: 1/8, 1/4, ... 16."""
+
+POSITION = 4 * len(TURNS)
+"""Values of an image token that say where it lies: sines and cosines of column, then of row."""
+
+DOUBT, REST = 1.0, 0.1
+"""Cells of background that a token's account of what it shows, and of where, is diluted with (our choice):
+a thing at its edge counts less, and a token of the bare table lies in its own middle."""
 
 
 class SightConfig(PretrainedConfig):
@@ -42,11 +49,13 @@ class SightConfig(PretrainedConfig):
         self.image_height, self.image_width, self.patch_size = image_height, image_width, PATCH
         self.channels = list(channels)
         cells = (PATCH // STRIDE) ** 2
-        self.hidden_size = cells * (self.channels[1] + COLOUR_CLASSES + THING_CLASSES) + POSITION
+        shown = COLOUR_CLASSES + THING_CLASSES
+        self.hidden_size = cells * (self.channels[1] + shown) + shown + POSITION
 
 
 class SightModel(PreTrainedModel):
-    """Pixels to image tokens: features, colours and kinds of 4x4 cells each, and where they lie."""
+    """Pixels to image tokens: features, colours and kinds of 4x4 cells each; then what stands out from the
+    background in them: its mean colour and kind, and where its middle lies."""
 
     config_class = SightConfig
     main_input_name = "pixel_values"
@@ -74,21 +83,38 @@ class SightModel(PreTrainedModel):
         """(B, 3, H, W) colour in -1..1 to (B, H/16 * W/16, hidden_size), tokens row by row."""
         blank = pixel_values.new_zeros(pixel_values.shape[0], 2, *pixel_values.shape[-2:])
         seen = self.trunk(torch.cat([pixel_values, blank], 1))  # height and validity of depth: unknown
-        cells = torch.cat([seen.features, seen.colours.softmax(1), seen.things.softmax(1)], 1)
-        tokens = F.pixel_unshuffle(cells, PATCH // STRIDE)
-        where = _positions(*tokens.shape[-2:]).to(tokens).expand(tokens.shape[0], -1, -1, -1)
-        tokens = torch.cat([tokens, where], 1).flatten(2).transpose(1, 2)
+        colours, things = seen.colours.softmax(1), seen.things.softmax(1)
+        cells = F.pixel_unshuffle(torch.cat([seen.features, colours, things], 1), PATCH // STRIDE)
+        solid = 1.0 - torch.minimum(colours[:, :1], things[:, :1])
+        shown = _mean(torch.cat([colours, things], 1), solid, DOUBT)
+        middle = _cells(*solid.shape[-2:]).to(solid).expand(len(solid), -1, -1, -1)
+        where = positions(_mean(middle, solid, REST, F.avg_pool2d(middle, PATCH // STRIDE)))
+        tokens = torch.cat([cells, shown, where], 1).flatten(2).transpose(1, 2)
         return BaseModelOutput(last_hidden_state=tokens, hidden_states=(tokens,))
 
 
-def _positions(rows: int, columns: int) -> Tensor:
-    """(POSITION, rows, columns): sines and cosines of 1, 2, 4, ... eighths of a turn over the image."""
-    turns = math.pi / 4 * 2.0 ** torch.arange(POSITION // 4)
-    row = turns[:, None] * (torch.arange(rows) + 0.5) / rows
-    column = turns[:, None] * (torch.arange(columns) + 0.5) / columns
-    down = torch.cat([row.sin(), row.cos()])[:, :, None].expand(-1, -1, columns)
-    along = torch.cat([column.sin(), column.cos()])[:, None, :].expand(-1, rows, -1)
-    return torch.cat([down, along])
+def _mean(values: Tensor, weights: Tensor, more: float, rest: Tensor | float = 0.0) -> Tensor:
+    """Weighted mean over the cells of each token; ``more`` cells are added that have the value ``rest``."""
+    size = PATCH // STRIDE
+    weighted, whole = F.avg_pool2d(values * weights, size), F.avg_pool2d(weights, size)
+    return (weighted * size**2 + more * rest) / (whole * size**2 + more)
+
+
+def _cells(rows: int, columns: int) -> Tensor:
+    """(2, rows, columns): column and row of the middle of each cell, as shares of the image."""
+    row, column = (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns
+    return torch.stack([column.expand(rows, -1), row[:, None].expand(-1, columns)])
+
+
+def waves(share: Tensor) -> Tensor:
+    """Sines, then cosines, of a coordinate's share of the image: (...) to (..., 2 * turns)."""
+    phase = 2 * math.pi * share[..., None] * torch.tensor(TURNS).to(share)
+    return torch.cat([phase.sin(), phase.cos()], -1)
+
+
+def positions(where: Tensor) -> Tensor:
+    """(B, 2, rows, columns) shares of the image to (B, POSITION, rows, columns)."""
+    return waves(where).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 def tower_of(model: GroundingModel) -> SightModel:

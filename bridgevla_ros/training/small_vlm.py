@@ -29,6 +29,9 @@ from bridgevla_ros.training import sft_config
 from bridgevla_ros.training.planner_data import TRAIN_SEED, VALIDATION_SEED, Frames
 from bridgevla_ros.training.small_vlm_config import SmallVlmConfig
 
+PHRASINGS = 5
+"""That the tokenizer is learned from, for each of its tokens."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of ``bridgevla train small-vlm``."""
@@ -118,11 +121,16 @@ class Training:
             self.model, self.writer, config.near, config.pointing_layer, config.pointing_heads
         )
         tower = list(self.model.model.vision_tower.parameters())
-        mine = {id(p) for p in tower}
+        projector = list(self.model.model.multi_modal_projector.parameters())
+        mine = {id(p) for p in (*tower, *projector)}
         rest = [p for p in self.model.parameters() if id(p) not in mine]
-        self.parameters = [*rest, *tower]
+        self.parameters = [*rest, *projector, *tower]
         self.optimizer = torch.optim.AdamW(
-            [{"params": rest, "scale": 1.0}, {"params": tower, "scale": config.tower_rate}],
+            [
+                {"params": rest, "scale": 1.0},
+                {"params": projector, "scale": config.projector_rate},
+                {"params": tower, "scale": config.tower_rate},
+            ],
             config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay,
         )  # fmt: skip
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
@@ -139,12 +147,13 @@ class Training:
         from bridgevla_ros.training import planner_phrasings, small_vlm_model
 
         rng = random.Random(self.config.seed)
-        texts = [planner_phrasings.sample(rng).text for _ in range(20_000)]
+        texts = [planner_phrasings.sample(rng).text for _ in range(PHRASINGS * self.config.words)]
         texts += [p["text"] for q in self.questions for m in q.messages() for p in m["content"]] * 5
         self.args.out.mkdir(parents=True, exist_ok=True)
         small_vlm_model.make(
             self.folder, texts, eyes=self.args.eyes, width=self.config.width, layers=self.config.layers,
-            heads=self.config.heads, words=self.config.words, seed=self.config.seed,
+            heads=self.config.heads, words=self.config.words, layer=self.config.pointing_layer,
+            seed=self.config.seed,
         )  # fmt: skip
 
     @property
@@ -181,7 +190,7 @@ class Training:
             group["lr"] = config.learning_rate * group["scale"] * rise * (1 + math.cos(math.pi * share)) / 2
         batch = self.writer.batch(self._scenes())
         found = self.teacher.losses(batch, tower)
-        total = found.words + found.numbers + config.pointing * found.looks
+        total = config.naming * found.words + found.numbers + config.pointing * found.looks
         told = {"words": found.words, "numbers": found.numbers, "looks": found.looks}
         if self.questions and self.step % config.question_every == 0:
             rng = random.Random(f"{config.seed} {self.step}")

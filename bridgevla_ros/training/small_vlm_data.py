@@ -29,7 +29,7 @@ from bridgevla_ros.planner.vocabulary import (
 from bridgevla_ros.training import planner_phrasings as phrasings
 from bridgevla_ros.training.planner_data import Frames
 from bridgevla_ros.training.planner_vision import Frame, augment
-from bridgevla_ros.training.small_vlm_model import CONVENTION
+from bridgevla_ros.training.small_vlm_model import CONVENTION, SHAPES, think
 
 MOVABLE = 4
 """The lexicon's first kinds are things to take, the rest places; usually each is asked for as that."""
@@ -37,7 +37,6 @@ MOVABLE = 4
 NO_TASK, ABSENT, TAKE_ONLY = 0.04, 0.13, 0.07
 """Shares of questions: nothing that an arm could do, something that is not there, no place named."""
 
-SHAPES = ("square", "circle", "triangle")
 PAINT = {
     "red": (205, 30, 30), "green": (40, 160, 50), "blue": (30, 50, 200), "yellow": (230, 210, 40),
     "orange": (240, 130, 25), "purple": (130, 50, 160), "white": (245, 245, 245), "black": (20, 20, 20),
@@ -51,7 +50,7 @@ class Lesson:
 
     Attributes:
         messages: As the planner asks.
-        answer: As the model shall write it.
+        answer: As the model shall write it: a thought that names what is meant, then points.
         targets: (n, 2) pixels (u, v) of the network's input; n points, none where nothing is to be taken.
         objects: (n,) objects of the frame that they lie on, 1-based; of a drawing, in order drawn.
         nouns: (n,) words for them in the instruction; may be fewer where they are not known.
@@ -80,11 +79,21 @@ def lesson(
     objects: tuple[int, ...],
     size: Array,
     nouns: tuple[str, ...] = (),
+    there: tuple[bool, ...] = (True, True),
 ) -> Lesson:
-    """Question and answer for a clause; ``size`` is width and height of the network's input."""
+    """Question and answer for a clause.
+
+    Args:
+        clause: The instruction.
+        targets, objects, nouns: See ``Lesson``.
+        labels: What is meant, whether it is there or not; none where there is nothing to do.
+        size: Width and height of the network's input.
+        there: Whether each of the labels is there; if one is not, there are no targets.
+    """
     width, height = (int(x) for x in size)
-    answer = conventions.write(targets, labels, CONVENTION, width, height)
-    return Lesson(prompt.first_turn(clause, CONVENTION), answer, targets, objects, nouns)
+    thought = think(labels, there[: len(labels)])
+    answer = conventions.write(targets, labels if len(targets) else [], CONVENTION, width, height)
+    return Lesson(prompt.first_turn(clause, CONVENTION), thought + answer, targets, objects, nouns)
 
 
 def middle(frame: Frame, index: int) -> Array | None:
@@ -178,17 +187,17 @@ def question(frame: Frame, rng: random.Random, size: Array, plain: float = 0.0) 
         return None
     take_only = rng.random() < TAKE_ONLY and (not absent or nouns[0] is away)
     phrase = phrasings.about(rng, nouns[0], None if take_only else nouns[1])
+    labels = [label(n[1], n[2]) for n in nouns[: 1 if take_only else 2] if n is not None]
+    text, said = phrase.text, tuple(phrase.text[a:b] for a, b in (s for s in phrase.spans if s))
+    if not take_only and rng.random() < plain:
+        text, said = plainly_said(rng, labels), tuple(labels)
     if absent:
-        return _checked(phrase.text, nothing, [], (), size)
+        there = nouns[0] is not away, nouns[1] is not away
+        return _checked(text, nothing, labels, (), size, (), there)
     asked = (source,) if take_only else (source, place)
     points = [middle(frame, i) for i in asked]
     if any(p is None for p in points):
         return None
-    labels = [label(int(frame.colours[i]), int(frame.things[i])) for i in asked]
-    if len(asked) == 2 and rng.random() < plain:
-        text, said = plainly_said(rng, labels), tuple(labels)
-    else:
-        text, said = phrase.text, tuple(phrase.text[a:b] for a, b in (s for s in phrase.spans if s))
     return _checked(text, np.array(points), labels, tuple(i + 1 for i in asked), size, said)
 
 
@@ -199,9 +208,10 @@ def _checked(
     objects: tuple[int, ...],
     size: Array,
     nouns: tuple[str, ...] = (),
+    there: tuple[bool, ...] = (True, True),
 ) -> Lesson | None:
     try:
-        return lesson(normalise(text), targets, labels, objects, size, nouns)
+        return lesson(normalise(text), targets, labels, objects, size, nouns, there)
     except BridgeError:  # longer than what an operator may say
         return None
 

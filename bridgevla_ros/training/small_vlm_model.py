@@ -8,7 +8,7 @@ fixed words of the planner's prompt and of its answers (all taken from the table
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,10 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from bridgevla_ros.planner import conventions, prompt
 from bridgevla_ros.planner.backends.embedded import SHIPPED
-from bridgevla_ros.planner.grounding import STRIDE, GroundingModel
+from bridgevla_ros.planner.grounding import GroundingModel
 from bridgevla_ros.planner.sight import SightConfig, tower_of
-from bridgevla_ros.planner.vocabulary import (
-    COLOUR_CLASSES,
-    COLOUR_NAMES,
-    COLOUR_OTHER,
-    THING_NAMES,
-    THING_OTHER,
-)
+from bridgevla_ros.planner.vocabulary import COLOUR_NAMES, COLOUR_OTHER, THING_NAMES, THING_OTHER
+from bridgevla_ros.training import small_vlm_start
 
 CONVENTION = "qwen3"
 """It can say that there is nothing to take, which PaliGemma's cannot, and names what it points at."""
@@ -48,6 +43,33 @@ TEMPLATE = (
     "{% else %}<answer>{% for p in m['content'] %}{{ p['text'] }}{% endfor %}<end>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<answer>{% endif %}"
 )
+
+
+TURNING = 1e8
+"""Base of the rotary embedding. A word must find its image token over up to 250 tokens: two thirds of each
+head's pairs turn by less than half a radian on that way. With 1e4 it is one third (our choice)."""
+
+SHAPES = ("square", "circle", "triangle")
+"""What drawings show; the rest of the names are those of the lexicon."""
+
+THINK, THOUGHT, THERE, MISSING, NOTHING = "<think>", "</think>", " is there", " is missing", "nothing to do"
+"""Before it points, the model names what it was told of, and whether it sees it; the reader of answers
+leaves out thoughts. Coordinates come before the name in the convention's JSON: without a thought it would
+have to find out what is meant, to look, and to read off where, all within one token."""
+
+
+def names() -> dict[str, tuple[str, ...]]:
+    """Tokens of thoughts that name a thing, by colour and kind or kind alone, and their words."""
+    kinds = (*THING_NAMES[1:THING_OTHER], *SHAPES)
+    colours = COLOUR_NAMES[1:COLOUR_OTHER]
+    pairs = [(c, k) for c in colours for k in kinds] + [(k,) for k in kinds]
+    return {f"<{' '.join(p)}>": p for p in pairs}
+
+
+def think(labels: Sequence[str], there: Sequence[bool]) -> str:
+    """The thought that belongs to an answer."""
+    seen = "".join(f"<{n}>{THERE if t else MISSING}" for n, t in zip(labels, there, strict=True))
+    return f"{THINK}{seen or NOTHING}{THOUGHT}"
 
 
 def fixed_prompt() -> tuple[str, str]:
@@ -78,6 +100,7 @@ def tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     base.train_from_iterator(texts, trainer)
     numbers = [str(n) for n in range(SCALE + 1)]
     whole = [*numbers, *(f", {n}" for n in numbers), *fixed_prompt(), *fixed_answer()]
+    whole += [*names(), THINK, THOUGHT, THERE, MISSING, NOTHING]
     base.add_tokens([AddedToken(t, normalized=False) for t in whole])
     words = PreTrainedTokenizerFast(
         tokenizer_object=base,
@@ -99,6 +122,7 @@ def make(
     layers: int = 4,
     heads: int = 4,
     words: int = 2400,
+    layer: int = 2,
     seed: int = 0,
 ) -> None:
     """Write a checkpoint folder: trained tower, untrained language model, tokenizer, processor.
@@ -109,6 +133,7 @@ def make(
         eyes: Checkpoint of the embedded planner whose trunk is taken.
         width, layers, heads: Of the language model.
         words: Tokens beside numbers and fixed pieces.
+        layer: Whose attention, and that of the one before, begins by looking at what a token names.
         seed: Of the weights.
     """
     vocabulary = tokenizer(texts, words)
@@ -118,10 +143,11 @@ def make(
     config = LlavaConfig(
         vision_config=sizes,
         text_config=LlamaConfig(
-            vocab_size=len(vocabulary), hidden_size=width, intermediate_size=8 * width // 3 // 16 * 16,
+            vocab_size=len(vocabulary), hidden_size=width, intermediate_size=2 * width,
             num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads,
             max_position_embeddings=2048, pad_token_id=ids[PAD], bos_token_id=None, eos_token_id=ids[END],
             tie_word_embeddings=True, initializer_range=0.02,
+            rope_parameters={"rope_type": "default", "rope_theta": TURNING},
         ),
         image_token_index=ids[IMAGE],
         image_seq_length=sizes.image_height * sizes.image_width // sizes.patch_size**2,
@@ -132,8 +158,7 @@ def make(
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
     model.model.vision_tower.load_state_dict(tower.state_dict())
-    _order_numbers(model, vocabulary)
-    align(model, vocabulary)
+    small_vlm_start.begin(model, vocabulary, names(), list(coordinates(vocabulary).values()), layer)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = ids[END], ids[PAD]
     model.save_pretrained(folder)
     processor(vocabulary, sizes).save_pretrained(folder)
@@ -149,44 +174,6 @@ def processor(words: PreTrainedTokenizerFast, sizes: SightConfig) -> LlavaProces
         image_processor=images, tokenizer=words, patch_size=sizes.patch_size, image_token=IMAGE,
         vision_feature_select_strategy="full", chat_template=TEMPLATE,
     )  # fmt: skip
-
-
-@torch.no_grad()
-def _order_numbers(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast) -> None:
-    """Give tokens of near numbers near embeddings: sines and cosines of the number at many wavelengths."""
-    table = model.get_input_embeddings().weight
-    scale = float(table.std())
-    width = table.shape[1] // 2
-    turns = torch.logspace(-1, 1.6, width // 2)  # over the image's whole side
-    phase = 2 * torch.pi * turns * torch.arange(SCALE + 1)[:, None] / SCALE
-    waves = torch.cat([phase.sin(), phase.cos()], 1) * scale * 2**0.5
-    for number, write in enumerate(waves):
-        for text in (str(number), f", {number}"):
-            table[words.convert_tokens_to_ids(text), : len(write)] = write
-
-
-GAIN = 3.0
-"""Of the words in an image token, against their own embeddings (our choice)."""
-
-
-@torch.no_grad()
-def align(model: LlavaForConditionalGeneration, words: PreTrainedTokenizerFast, gain: float = GAIN) -> None:
-    """Let an image token begin as the sum of the words for the colours and kinds that the tower sees in it.
-
-    A hidden unit of the projector for each word replaces what it was; the other units stay as they are.
-    """
-    config = model.config.vision_config
-    cells, channels = (config.patch_size // STRIDE) ** 2, config.channels[1]
-    projector, table = model.model.multi_modal_projector, model.get_input_embeddings().weight
-    names = [(channels + i, n) for i, n in enumerate(COLOUR_NAMES) if 0 < i < COLOUR_OTHER]
-    start = channels + COLOUR_CLASSES
-    names += [(start + i, n) for i, n in enumerate(THING_NAMES) if 0 < i < THING_OTHER]
-    for unit, (channel, name) in enumerate(names):
-        ids = words(f" {name}", add_special_tokens=False)["input_ids"]
-        projector.linear_1.weight[unit] = 0.0
-        projector.linear_1.bias[unit] = 0.0
-        projector.linear_1.weight[unit, channel * cells : (channel + 1) * cells] = 8.0 / cells
-        projector.linear_2.weight[:, unit] = gain / 8.0 * table[ids].mean(0)
 
 
 def coordinates(words: PreTrainedTokenizerFast) -> dict[str, Any]:

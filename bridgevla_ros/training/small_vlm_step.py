@@ -15,7 +15,7 @@ from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from bridgevla_ros.training.sft_questions import LETTERS, Question
 from bridgevla_ros.training.small_vlm_data import Lesson, Scene
-from bridgevla_ros.training.small_vlm_model import END, IMAGE, SCALE, coordinates
+from bridgevla_ros.training.small_vlm_model import END, IMAGE, SCALE, coordinates, names
 
 IGNORE = -100
 LOOK = 0.6
@@ -32,7 +32,7 @@ class Batch:
         tokens, labels: (N, L), padded on the right; labels are the next tokens, IGNORE where not taught.
         looks: (K, 2) lesson and place of the tokens that a coordinate is written after.
         targets: (K, image tokens) where to look then; each sums to 1.
-        nouns, named: The same of the last tokens of the words for a thing.
+        nouns, named: The same of tokens that name a thing: the last of its words, and the thought's.
     """
 
     pixels: Tensor
@@ -64,6 +64,7 @@ class Writer:
         self.axis = torch.full((len(words),), -1)
         self.value = torch.zeros(len(words), dtype=torch.long)
         self.ids = coordinates(words)
+        self.names = torch.tensor(words.convert_tokens_to_ids(list(names())))
         for axis, name in enumerate("xy"):
             self.axis[self.ids[name]] = axis
             self.value[self.ids[name]] = torch.arange(SCALE + 1)
@@ -85,6 +86,9 @@ class Writer:
                 named += [self._look(target) for target in lesson.targets[: len(ends)]]
                 answer = self.words(lesson.answer + END, add_special_tokens=False)["input_ids"]
                 whole = torch.tensor(asked + answer)
+                for target, place in zip(lesson.targets, self.thought(whole), strict=False):
+                    nouns.append((len(rows), place))
+                    named.append(self._look(target))
                 taught = torch.cat([torch.full((len(asked) - 1,), IGNORE), torch.tensor(answer)])
                 places = (self.axis[taught.clamp_min(0)] >= 0) & (taught != IGNORE)
                 for k, place in enumerate(places.nonzero()[:, 0].tolist()):  # x, y, x, y
@@ -104,6 +108,10 @@ class Writer:
             torch.tensor(nouns).reshape(-1, 2),
             torch.stack(named) if named else torch.zeros(0, self.grid[0] * self.grid[1]),
         )
+
+    def thought(self, tokens: Tensor) -> list[int]:
+        """Where an answer's thought names a thing."""
+        return [int(i) for i in torch.isin(tokens, self.names).nonzero()]
 
     def _asked(self, lesson: Lesson) -> tuple[list[int], list[int]]:
         """Tokens of the prompt, and the last one of each thing's words; none where one is not found once."""
