@@ -27,7 +27,7 @@ from bridgevla_ros.bags import provenance
 from bridgevla_ros.bags.definitions import installed
 from bridgevla_ros.bags.faults import around
 from bridgevla_ros.bags.reader import Bag
-from bridgevla_ros.bags.replay.state import ATTACHMENT, replay_state
+from bridgevla_ros.bags.replay.state import ATTACHMENT
 from bridgevla_ros.bags.storage import Connection
 from bridgevla_ros.bags.writer import BagWriter
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
@@ -169,6 +169,8 @@ def _memory(bag: Bag) -> float:
 
 def _state(bag: Bag, stamp: int) -> bytes:
     """What cropper and expert remembered before a stamp; empty where this version cannot say."""
+    from bridgevla_ros.bags.replay.snapshot import replay_state
+
     try:
         return replay_state(bag, stamp * 1e-9)
     except BridgeError:

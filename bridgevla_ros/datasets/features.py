@@ -18,6 +18,8 @@ NUMBERS = (
 KINDS = (*NUMBERS, "string", "image", "video")
 RESERVED = ("timestamp", "frame_index", "episode_index", "index", "task_index", "task")
 """Columns that every data set has; the writer fills them."""
+STAMP = "stamp"
+"""The column that our LeRobot data sets have besides."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.datasets import arrow, statistics
 from bridgevla_ros.datasets.episode import DatasetReader, Episode, EpisodeInfo
-from bridgevla_ros.datasets.features import RESERVED, Feature
-from bridgevla_ros.datasets.lerobot_writer import STAMP
+from bridgevla_ros.datasets.features import RESERVED, STAMP, Feature
 
 
 class LeRobotReader(DatasetReader):

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.datasets import arrow, statistics
 from bridgevla_ros.datasets.episode import DatasetWriter, Episode
-from bridgevla_ros.datasets.features import Feature, check_features
+from bridgevla_ros.datasets.features import STAMP, Feature, check_features
 
 VERSION = "v3.0"
 FILES_IN_CHUNK = 1000
@@ -27,7 +27,6 @@ PATTERN = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = f"data/{PATTERN}.parquet"
 VIDEO_PATH = f"videos/{{video_key}}/{PATTERN}.mp4"
 EPISODES_PATH = f"meta/episodes/{PATTERN}.parquet"
-STAMP = "stamp"
 DEFAULTS = {
     "timestamp": Feature("float32", unit="s", description="frame_index / fps"),
     "frame_index": Feature("int64", description="within the episode"),

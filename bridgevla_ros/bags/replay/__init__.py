@@ -2,6 +2,5 @@
 
 from bridgevla_ros.bags.replay.engine import replay
 from bridgevla_ros.bags.replay.result import NODES, Difference, Missing, ReplayResult
-from bridgevla_ros.bags.replay.state import replay_state
 
-__all__ = ["NODES", "Difference", "Missing", "ReplayResult", "replay", "replay_state"]
+__all__ = ["NODES", "Difference", "Missing", "ReplayResult", "replay"]

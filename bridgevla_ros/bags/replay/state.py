@@ -1,4 +1,4 @@
-"""What cropper and action expert remember at one moment of a recording, kept inside a piece cut from it."""
+"""What cropper and action expert remembered where a piece was cut from a recording: read from the piece."""
 
 from __future__ import annotations
 
@@ -15,38 +15,6 @@ ATTACHMENT = "replay_state.npz"
 """Name of the attachment of a piece's bag."""
 FIRST = "bridgevla.trim.first_stamp"
 """Key in ``Bag.custom``: nanoseconds of the header stamp from which on a piece is complete."""
-
-
-def replay_state(bag: Bag, stamp: float) -> bytes:
-    """State before the first output of a stamp or later, for the attachment ``ATTACHMENT``.
-
-    Args:
-        bag: The whole recording: it is replayed up to there.
-        stamp: Seconds.
-
-    Raises:
-        BridgeError: BAD_INPUT where the recording itself does not replay up to there.
-    """
-    from bridgevla_ros.bags.replay.action_expert import ExpertReplay
-    from bridgevla_ros.bags.replay.cropper import CropperReplay
-    from bridgevla_ros.bags.replay.parts import PARTS
-    from bridgevla_ros.bags.replay.recording import Recording
-    from bridgevla_ros.bags.replay.settings import Settings
-
-    recording, settings = Recording(bag), Settings(bag)
-    arrays: dict[str, Any] = {}
-    kinds: tuple[type[CropperReplay | ExpertReplay], ...] = (CropperReplay, ExpertReplay)
-    for kind in kinds:
-        if not all(recording.items(name) for name in PARTS[kind.node].needs):
-            continue
-        runner = kind(recording, settings, None)
-        runner.until = stamp
-        for _ in runner.answers():
-            pass
-        arrays |= {f"{kind.node}/{name}": value for name, value in runner.state().items()}
-    stream = io.BytesIO()
-    np.savez_compressed(stream, allow_pickle=False, **arrays)
-    return stream.getvalue()
 
 
 def read_state(bag: Bag, node: str) -> dict[str, NDArray[Any]]:
