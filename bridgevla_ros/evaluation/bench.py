@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.evaluation.options import write_json
 
 
 @dataclass(frozen=True)
@@ -257,9 +257,8 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         table.add_row(row.name, f"{row.median_ms:.2f}", f"{row.p99_ms:.2f}", row.note)
     console.print(table)
-    if args.json is not None:
-        record = {"machine": platform.platform(), "repeats": args.repeats, "rows": [asdict(r) for r in rows]}
-        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = {"machine": platform.platform(), "repeats": args.repeats, "rows": [asdict(r) for r in rows]}
+    write_json(args.json, record)
     return 0
 
 
@@ -269,7 +268,5 @@ def _replay(args: argparse.Namespace, console: Console) -> int:
 
     result = bench.measure(args.bag)
     bench.show(result, console)
-    if args.json is not None:
-        record = {"machine": platform.platform(), **bench.to_json(result)}
-        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, {"machine": platform.platform(), **bench.to_json(result)})
     return 0

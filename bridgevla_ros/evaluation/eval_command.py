@@ -107,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: A bad option.
     """
+    if args.episodes is not None and args.episodes < 1:
+        raise ConfigError(f"--episodes is {args.episodes}; it must be 1 or more")
     if args.probe is None and args.suite == "grounding":
         from bridgevla_ros.evaluation.grounding import DEFAULT_EPISODES, DEFAULT_SEED
         from bridgevla_ros.evaluation.grounding import run as run_grounding
@@ -135,8 +137,6 @@ def _wrong(args: argparse.Namespace) -> str:
     unknown = [p for p in policies_of(args) if p not in POLICIES]
     if unknown:
         return f"policy {unknown[0]!r}; expected one of {', '.join(POLICIES)}, or all"
-    if args.episodes is not None and args.episodes < 1:
-        return f"--episodes is {args.episodes}; it must be 1 or more"
     if args.workers < 0 or args.pictures < 0 or args.rollouts < 0:
         return "--workers, --pictures and --rollouts must be 0 or more"
     if min(*args.guidance_noise, args.depth_noise) < 0.0:

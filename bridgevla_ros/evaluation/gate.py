@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import time
 from collections import Counter
 from itertools import count
@@ -37,6 +36,7 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointPlan
 from bridgevla_ros.evaluation.gate_faults import FAULTS, Case, Faulty
+from bridgevla_ros.evaluation.options import write_json
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.evaluation.wording import instruct
@@ -221,10 +221,7 @@ def run(args: argparse.Namespace) -> int:
         "all faults", str(result["faulty"]), f"{result['stopped']:.1%} ({low_end:.0%}-{high_end:.0%})", ""
     )
     Console().print(table)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1))
-        print(f"figures: {args.json}")
+    write_json(args.json, result)
     return 0
 
 

@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from bridgevla_ros.core import resources
-from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.grounding_done import run_done
@@ -106,8 +105,6 @@ def run_grounding(args: argparse.Namespace, backend: Backend | None = None) -> d
     """
     path = args.wordings or resources.find_config(DEFAULT_WORDINGS)
     templates = read_wordings(Path(path))
-    if args.episodes < 1:
-        raise ConfigError(f"--episodes is {args.episodes}; it must be 1 or more")
     which = getattr(args, "words", "synonyms")
     planner = make_backend(PlannerConfig(backend=args.planner)) if backend is None else backend
     started = time.monotonic()
@@ -274,9 +271,9 @@ def run(args: argparse.Namespace) -> int:
         BridgeError: BAD_INPUT, MODEL_ERROR: a bad option, no such checkpoint.
     """
     weights = str(args.planner_weights or "")
-    pairs = pairs_of(args.pairs, weights) if args.pairs is not None else ()
     backend = make_backend(PlannerConfig(backend=args.planner, weights=weights))
-    if pairs:
+    if args.pairs is not None:
+        pairs = pairs_of(args.pairs, weights)
         write_json(args.json, run_pairs(backend, pairs, args.seed, args.episodes))
         return 0
     result = run_grounding(args, backend)

@@ -8,7 +8,6 @@ something that is not there. Both models get the same image; the embedded planne
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.grounding import absent_pair
 from bridgevla_ros.evaluation.grounding_rows import Stage, under
+from bridgevla_ros.evaluation.options import write_json
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.evaluation.wording import COMMON, DEFAULT_WORDINGS, fill, read_wordings, words_for
@@ -186,16 +186,13 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(kind, name, *_cells(mine[kind].as_json()))
     Console().print(table)
     print("; ".join(f"{kind}: {about}" for kind, about in KINDS.items()))
-    if args.json:
-        result = {
-            "seeds": [args.seed, args.seed + args.scenes - 1],
-            "machine": platform.machine(),
-            "models": {b.name: b.sha256 for b in backends},
-            "rows": {name: {k: r.as_json() for k, r in mine.items()} for name, mine in rows.items()},
-        }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"figures: {args.json}")
+    result = {
+        "seeds": [args.seed, args.seed + args.scenes - 1],
+        "machine": platform.machine(),
+        "models": {b.name: b.sha256 for b in backends},
+        "rows": {name: {k: r.as_json() for k, r in mine.items()} for name, mine in rows.items()},
+    }
+    write_json(args.json, result)
     return 0
 
 
