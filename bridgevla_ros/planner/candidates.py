@@ -19,6 +19,7 @@ from bridgevla_ros.planner.grounding import STRIDE
 from bridgevla_ros.planner.language import MOVABLE_THINGS, THINGS
 from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.place import outline, place
+from bridgevla_ros.planner.rim import Rim
 from bridgevla_ros.planner.vocabulary import (
     COLOUR_ANY,
     COLOUR_CLASSES,
@@ -65,6 +66,9 @@ FULL = 0.2
 
 LONG = 2.0
 """Ratio of the sides of its footprint from which a thing is a bar; standing cylinders have 1."""
+
+TALL = 0.35
+"""Share by which a standing cylinder is taller than wide; a cube by no more than half of it."""
 
 ONE_THING = 0.025
 """Metres within which two measured middles are those of one thing."""
@@ -294,19 +298,45 @@ class View:
         return self._measured[candidate.cell]
 
     def confirmed(self, query: Query, found: Found) -> Found:
-        """The same, surer that a place is there where depth shows the rim of such a one.
+        """The same, surer that what is asked for is there where depth tells it in or around a full place.
 
-        The eyes learned empty places; one that is full looks strange to them.
+        The eyes learned empty places and things on the table. A place counts by its rim, with things within;
+        a thing that lies in one by its shape in space, where the eyes see its colour there.
         """
         candidate = found.candidates[0]
-        if not self._fits(query, candidate) or candidate.thing not in HOLDING:
-            return found
         try:
             rim = outline(self.cloud, lift(self.frame, self.T_base_camera, candidate.pixel))
+            if rim is None or not len(rim.things):
+                return found
+            if query.thing in MOVABLE:
+                colour = query.colour == COLOUR_ANY or float(
+                    self.tints[query.colour][_near(candidate.cell)].max()
+                )
+                if colour < AGREEMENT or self._kind_in(rim, candidate.pixel) != query.thing:
+                    return found
+                candidate = replace(candidate, label=query.words, colour=query.colour, thing=query.thing)
+                return Found((candidate,), found.null * FULL)
         except BridgeError:
             return found
-        told = rim is not None and len(rim.things) and rim.kind == THING_NAMES[candidate.thing]
+        told = self._fits(query, candidate) and rim.kind == THING_NAMES[candidate.thing]
         return replace(found, null=found.null * FULL) if told else found
+
+    def _kind_in(self, rim: Rim, pixel: Array) -> int:
+        """Class of a thing that lies in a place, by its shape; 0 for none."""
+        mask, roi = segment(self.cloud, pixel)
+        points = self.cloud.points[roi][mask]
+        within = rim.shape.room(points[:, :2]) > 0.0
+        if within.mean() < 0.95:
+            return 0
+        _, low, high = _footprint(points)
+        upright = (float(np.percentile(points[:, 2], 97)) - rim.floor) / max(low, 1e-6)
+        if fit_sphere(points)[2] < ROUND:
+            return BALL
+        if high > LONG * low:
+            return BAR if upright < 1.0 + TALL else 0
+        if high > (1.0 + TALL) * low or 1.0 + TALL / 2 < upright < 1.0 + TALL:
+            return 0  # a cylinder that lies, or one of two
+        return CUBE if upright < 1.0 + TALL else CYLINDER
 
     def lies_in(self, candidate: Candidate, where: Candidate) -> bool:
         """Whether a thing lies in a place; False in doubt."""

@@ -143,12 +143,14 @@ def spot_among(thing: Grasp, things: Array, spots: Array, room: Array, z: float,
         return chosen
     gaps = np.linalg.norm(things[None, :, :2] - spots[:, None], axis=-1).min(1)
     free = 2 * float(np.minimum(gaps, room).max()) if len(spots) else 0.0
+    fingers = open_width + 2 * FINGER[1]
+    needed = next((side for side in sorted(2 * half) if side > free), max(fingers, free + MARGIN))
     raise BridgeError(
         ErrorCode.OUT_OF_RANGE,
-        f"no room is left: the thing is {1000 * thing.width:.0f} x {1000 * thing.length:.0f} mm, "
-        f"beside what lies there {1000 * free:.0f} mm are free",
+        f"no room is left: the thing is {1000 * thing.width:.0f} x {1000 * thing.length:.0f} mm, the open "
+        f"fingers {1000 * fingers:.0f}; beside what lies there {1000 * free:.0f} mm are free",
         value=free,
-        limit=2 * float(min(half)),
+        limit=float(needed),
         unit="m",
         remedy="take something out, or name another place",
     )

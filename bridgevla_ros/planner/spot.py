@@ -27,6 +27,9 @@ CELL = 0.008
 FINGERS = 0.035
 """Metres that the opened fingers and their carriers need around a thing that is let go."""
 
+CARRIERS = 0.055
+"""Metres that fingers and carriers have beside something tall, too; less counts as a longer way."""
+
 NEAR = 0.09
 """Metres from edge to edge up to which a spot is beside a thing."""
 
@@ -87,6 +90,7 @@ def free_spot(
     fits = (open_ground >= thing.radius).ravel() & (clear >= thing.radius + FINGERS).ravel()
     fits &= (centers >= table.low + thing.radius).all(1) & (centers <= table.high - thing.radius).all(1)
     cost = _cost(kind, centers, thing, references, table.turn)
+    cost += 2.0 * np.maximum(thing.radius + CARRIERS - clear.ravel(), 0.0)
     cost[~fits] = np.inf
     best = int(cost.argmin())
     if not np.isfinite(cost[best]):
