@@ -84,6 +84,7 @@ def episodes(config: SimConfig, seed: int, count: int, policy: str) -> dict[str,
         episode = draw_episode(spec, world)
         graph = make_graph(spec, world, episode)
         graph.frame_filter = StereoDepth(world)
+        graph.blind = policy == "ik"  # it looks at no cloud: then only the planner's images are taken
         trace = graph.run(episode.instruction)
         result = judge_episode(spec, world, episode, trace)
         rows.append(
