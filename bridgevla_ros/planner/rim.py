@@ -240,4 +240,5 @@ def _measured(
 
 def _low(heights: Array) -> float:
     """Lower quarter of a ring's heights: a thing that lies there covers less than three quarters of it."""
-    return float(np.percentile(heights, 25)) if len(heights) >= 3 else float("inf")
+    quarter = (len(heights) - 1) // 4
+    return float(np.partition(heights, quarter)[quarter]) if len(heights) >= 3 else float("inf")
