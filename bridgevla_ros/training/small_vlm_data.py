@@ -34,7 +34,7 @@ from bridgevla_ros.training.small_vlm_model import CONVENTION, SHAPES, think
 MOVABLE = 4
 """The lexicon's first kinds are things to take, the rest places; usually each is asked for as that."""
 
-NO_TASK, ABSENT, TAKE_ONLY = 0.04, 0.13, 0.07
+NO_TASK, ABSENT, TAKE_ONLY = 0.04, 0.2, 0.07
 """Shares of questions: nothing that an arm could do, something that is not there, no place named."""
 
 PAINT = {
