@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from bridgevla_ros.bags.to_test import Expectation, to_test
 from bridgevla_ros.bags.trim import COLOUR, DEPTH, JOINTS, NAMING, NOTE, trim
 from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.perception.config import CropperConfig
 
 SHIPPED = Path(__file__).resolve().parent / "replay"
 FAILED = SHIPPED / "failed_grasp"
@@ -26,6 +28,10 @@ def stamps(bag: Bag, topic: str) -> set[int]:
     return {
         m.message.header.stamp.sec * 10**9 + m.message.header.stamp.nanosec for m in bag.messages([topic])
     }
+
+
+def seconds(message: Any) -> float:
+    return float(message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec)
 
 
 def test_faults_and_tasks_are_found() -> None:
@@ -80,8 +86,10 @@ def test_a_piece_holds_what_its_outputs_name_and_replays(tmp_path: Path) -> None
 
 def test_a_piece_far_from_the_start_carries_what_was_remembered(tmp_path: Path) -> None:
     whole = Bag(FAILED)
-    last = whole.bounds()[1]
-    trim(whole, tmp_path / "piece", last - 4_000_000_000, last, commands=False)
+    images = {seconds(m.message): m.received_ns for m in whole.messages([DEPTH])}
+    forgotten = min(images) + CropperConfig().memory  # until then the run's first image is remembered
+    first = images[min(stamp for stamp in images if stamp > forgotten)]
+    trim(whole, tmp_path / "piece", first, whole.bounds()[1], commands=False)
     piece = Bag(tmp_path / "piece")
     assert ATTACHMENT in piece.attachments()
     result = replay(tmp_path / "piece", ("cropper", "action_expert"))
