@@ -172,7 +172,7 @@ def _state(bag: Bag, stamp: int) -> bytes:
     from bridgevla_ros.bags.replay.snapshot import replay_state
 
     try:
-        return replay_state(bag, stamp * 1e-9)
+        return replay_state(bag, stamp / 1e9)
     except BridgeError:
         return b""  # a recording that does not replay: its images of a memory's length are kept instead
 

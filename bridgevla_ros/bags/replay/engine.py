@@ -192,7 +192,7 @@ def _one(
         runner = PARTS[node].make(recording, settings, job.seed)
     tally.loading = time.perf_counter() - began
     began, worked = time.perf_counter(), time.process_time()
-    cut = float(bag.custom.get("bridgevla.trim.first_stamp", "0")) * 1e-9
+    cut = int(bag.custom.get("bridgevla.trim.first_stamp", "0")) / 1e9  # as stamps become seconds: divided
     for answer in _readable(runner, node, result):
         if isinstance(answer, Missing) and answer.stamp < cut:
             tally.skipped["it lies before what `bag trim` cut out"] += 1
