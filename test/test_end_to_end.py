@@ -100,11 +100,13 @@ class Cell:
         self.camera = Camera(session)
         self.joints = np.full(8, np.nan)
         self.speed = np.nan
+        self.stamp = np.nan  # of the joints: simulated seconds, whatever the machine has to do beside
         session.node.create_subscription(JointStateMsg, "joint_states", self._on_joints, qos.SENSOR)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
         self.joints = np.asarray(msg.position)
         self.speed = float(np.abs(msg.velocity).max())
+        self.stamp = conversions.stamp_from_msg(msg.header.stamp)
 
     def listen(self, seconds: float) -> None:
         self.session.wait(lambda: False, seconds)
@@ -214,7 +216,9 @@ def test_a_killed_streamer_stops_the_arm_and_comes_back_held(cell: Cell) -> None
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     # Nobody commands now: what was sent ends in a braking tail.
-    assert session.wait(lambda: cell.speed < 0.02, 3.0), f"speed {cell.speed} rad/s"
+    killed = cell.stamp
+    assert session.wait(lambda: cell.speed < 0.02, 30.0), f"speed {cell.speed} rad/s"
+    assert cell.stamp - killed < 1.0
     assert session.wait(lambda: session.supervisor.starts("arm_streamer") > starts, 10.0)
     # The task looks again and goes on, or gives up by name.
     went_on = session.wait(
@@ -237,8 +241,8 @@ def test_stop_brakes_and_waits_for_resume(cell: Cell) -> None:
     assert stopped is not None
     assert stopped.accepted
     assert cell.stands(), f"speed {cell.speed} rad/s"
-    status = session.heard.status
-    assert (status.stage, status.code) == (TaskStatus.HOLD, ErrorCode.STOPPED), cell.describe()
+    assert cell.reaches(TaskStatus.HOLD, 20.0), cell.describe()
+    assert session.heard.status.code == ErrorCode.STOPPED, cell.describe()
     resumed = session.call(Resume, "resume", Resume.Request())
     assert resumed is not None
     assert resumed.accepted, resumed.message
