@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -30,9 +31,9 @@ MIN_VALID = 0.3
 OWN_SURFACE = 0.25
 """A pixel whose own surface has less than this share of the patch's depth is a flying pixel."""
 
-RIVAL = 0.6
-"""Where the pixel itself tells nothing, a second surface with this share of the first one's pixels may be
-the one that was meant, as may one that the anchor touches: the anchor's uncertainty then spans both."""
+HOLE = 9
+"""Pixels on each side of an anchor within which the rim of its hole is looked for, at 320 of width (our
+choice): a hole that is larger than this leaves too little depth in the patch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,10 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
     """Lift a pixel by the surface around it, joined to it without a step in depth.
 
     At an edge the pixel's own surface counts, or the larger one where the pixel reads a depth between two.
-    The depth is the median of that surface's pixels that are nearest to the anchor. Where that is the farther
-    surface and a nearer one begins at the next pixel, the standard deviation spans both: the last pixel of a
-    thing may read the depth of what lies behind it.
+    The depth is the median of that surface's pixels that are nearest to the anchor. The standard deviation
+    spans two surfaces where the anchor may lie on either: where it is on the farther one and a nearer one
+    begins at the next pixel (the last pixel of a thing may read the depth of what lies behind it), and where
+    it is in a hole, or on a flying pixel, that both border on.
 
     Args:
         frame: Its ``sigma``, where it has one, is what its depth is believed to.
@@ -81,9 +83,7 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
             unit="px",
         )
     scale = max(width / 320.0, 1.0)
-    reach = round(PATCH * scale)
-    rows = slice(max(v - reach, 0), v + reach + 1)
-    columns = slice(max(u - reach, 0), u + reach + 1)
+    rows, columns = _square(u, v, round(PATCH * scale))
     depth = frame.depth[rows, columns].astype(np.float64)
     valid = np.isfinite(depth) & (depth > 0)
     fraction = float(valid.mean())
@@ -96,45 +96,68 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
             remedy="move the camera or the thing: shiny, dark and transparent surfaces have no depth",
         )
     du, dv = np.meshgrid(np.arange(width)[columns] - u, np.arange(height)[rows] - v)
-    surface, rival = _surface(depth, valid, np.maximum(abs(du), abs(dv)), touch=round(scale))
+    away = np.maximum(abs(du), abs(dv))
+    surfaces = _surfaces(depth, valid)
+    own = next((s for s in surfaces if s[away == 0]), None)
+    surface = surfaces[0] if own is None else own
     order = np.argsort(np.hypot(du, dv)[surface], kind="stable")[: round(NEAREST * scale**2)]
     found = float(np.median(depth[surface][order]))
+    if own is None:
+        others = _rim(frame.depth, (u, v), round(HOLE * scale), (rows, columns), np.any(surfaces, axis=0))
+    else:
+        touching = depth[valid & (away <= round(scale))]
+        # What reads the farther surface next to a nearer one may be the nearer one's edge; not the other way.
+        others = touching[touching < found - STEP / 2]
     scatter = 1.4826 * float(np.median(np.abs(depth[surface] - np.median(depth[surface]))))
     systematic = noise * found**2
     if frame.sigma is not None:
         told = frame.sigma[rows, columns][surface]
         told = told[np.isfinite(told)]
         systematic = max(systematic, float(np.median(told))) if len(told) else systematic
-    sigma = float(np.linalg.norm([scatter, systematic, 0.0 if rival is None else (rival - found) / 2]))
+    either = float(np.abs(others - found).max(initial=0.0)) / 2
+    sigma = float(np.linalg.norm([scatter, systematic, either]))
     point = deproject([pixel], [found], frame.intrinsics)[0]
     return Lifted(T_base_camera.apply(point), found, sigma, fraction)
 
 
-def _surface(
-    depth: Array, valid: NDArray[np.bool_], away: Array, touch: float
-) -> tuple[NDArray[np.bool_], float | None]:
-    """Mask of the surface that an anchor lies on, and the depth of the one it may lie on as well.
+def _square(u: int, v: int, reach: int) -> tuple[slice, slice]:
+    """Rows and columns no more than ``reach`` pixels from (u, v)."""
+    return slice(max(v - reach, 0), v + reach + 1), slice(max(u - reach, 0), u + reach + 1)
 
-    Args:
-        depth, valid: Of the patch.
-        away: Pixels from the anchor, the greater of across and down.
-        touch: Pixels from the anchor that it touches: an edge is told no better.
-    """
+
+def _surfaces(depth: Array, valid: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Masks of a patch's surfaces, the largest first; without its flying pixels."""
     labels = _joined(depth, valid)
     counts = np.bincount(labels[valid])
-    large = counts >= OWN_SURFACE * counts.sum()
-    own = int(labels[away == 0][0])
-    told = own >= 0 and bool(large[own])
     order = np.argsort(-counts, kind="stable")
-    chosen = own if told else int(order[0])
-    rivals = {int(i) for i in np.unique(labels[valid & (away <= touch)]) if large[i]} - {chosen}
-    if not told and len(order) > 1 and counts[order[1]] >= RIVAL * counts[order[0]]:
-        rivals.add(int(order[1]))
-    middle = {i: float(np.median(depth[labels == i])) for i in (chosen, *rivals)}
-    # What reads the farther surface next to a nearer one may be the nearer one's edge; not the other way.
-    beside = [middle[i] for i in rivals if not told or middle[i] < middle[chosen] - STEP]
-    rival = max(beside, key=lambda d: abs(d - middle[chosen]), default=None)
-    return labels == chosen, rival
+    return [labels == i for i in order if i == order[0] or counts[i] >= OWN_SURFACE * counts.sum()]
+
+
+def _rim(
+    depth: NDArray[np.float32],
+    pixel: tuple[int, int],
+    reach: int,
+    patch: tuple[slice, slice],
+    surfaces: NDArray[np.bool_],
+) -> Array:
+    """Depths around the hole, or the flying pixels, that a pixel lies in, and of what flies there.
+
+    Args:
+        depth: (H, W) metres.
+        pixel: u, v.
+        reach: Pixels from it, as far as is looked.
+        patch: Rows and columns of the patch around it.
+        surfaces: Mask of the patch: where there is a surface.
+    """
+    u, v = pixel
+    blank = ~(np.isfinite(depth) & (depth > 0))
+    blank[patch] = ~surfaces
+    rows, columns = _square(u, v, reach)
+    around = np.ones((3, 3))
+    parts, _ = ndimage.label(blank[rows, columns], around)
+    hole = parts == parts[v - rows.start, u - columns.start]
+    seen: Array = depth[rows, columns][ndimage.binary_dilation(hole, around)].astype(np.float64)
+    return seen[np.isfinite(seen) & (seen > 0)]
 
 
 def _joined(depth: Array, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
