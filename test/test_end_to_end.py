@@ -119,6 +119,16 @@ class Cell:
         self.listen(1.0)
         return bool(np.abs(self.joints - before).max() < 0.01)
 
+    def moves(self, words: str, preempt: bool = True) -> Any:
+        """Give an instruction and wait until it moves the arm; the service's answer."""
+        answer = self.session.instruct(words, autonomy="auto", preempt=preempt)
+        assert answer.accepted, answer.message
+        moving = self.session.wait(
+            lambda: self.session.heard.first_motion is not None and self.speed > 0.02, 60.0
+        )
+        assert moving, self.describe()
+        return answer
+
     def end_of(self, answer: Any, seconds: float) -> TaskStatus:
         """Status at the end of a task."""
         assert self.session.wait(lambda: self.session.ended(answer.task_id), seconds), self.describe()
@@ -207,11 +217,7 @@ def test_a_black_image_moves_nothing(cell: Cell) -> None:
 
 def test_a_killed_streamer_stops_the_arm_and_comes_back_held(cell: Cell) -> None:
     session = cell.session
-    answer = session.instruct(the_task(), autonomy="auto")
-    assert answer.accepted, answer.message
-    assert session.wait(lambda: session.heard.first_motion is not None and cell.speed > 0.02, 60.0), (
-        cell.describe()
-    )
+    answer = cell.moves(the_task(), preempt=False)
     starts, pid = session.supervisor.starts("arm_streamer"), session.supervisor.pid("arm_streamer")
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
@@ -232,11 +238,7 @@ def test_a_killed_streamer_stops_the_arm_and_comes_back_held(cell: Cell) -> None
 
 def test_stop_brakes_and_waits_for_resume(cell: Cell) -> None:
     session = cell.session
-    answer = session.instruct(the_task(), autonomy="auto", preempt=True)
-    assert answer.accepted, answer.message
-    assert session.wait(lambda: session.heard.first_motion is not None and cell.speed > 0.02, 60.0), (
-        cell.describe()
-    )
+    cell.moves(the_task())
     stopped = session.call(Stop, "stop", Stop.Request(reason="a hand in the cell"))
     assert stopped is not None
     assert stopped.accepted
@@ -252,9 +254,7 @@ def test_stop_brakes_and_waits_for_resume(cell: Cell) -> None:
 def test_busy_then_camera_lost_then_expert_killed(cell: Cell) -> None:
     """One task through all of it, to its end."""
     session = cell.session
-    answer = session.instruct(the_task(), autonomy="auto", preempt=True)
-    assert answer.accepted, answer.message
-    assert session.wait(lambda: session.heard.first_motion is not None, 60.0), cell.describe()
+    answer = cell.moves(the_task())
 
     second = session.instruct(the_task())
     assert not second.accepted
@@ -300,11 +300,7 @@ def another_task() -> str:
 def test_what_hangs_is_held_by_name_and_goes_on(cell: Cell) -> None:
     """Task node and cropper hang, the planner is killed, each in motion: one task through all of it."""
     session = cell.session
-    answer = session.instruct(another_task(), autonomy="auto", preempt=True)
-    assert answer.accepted, answer.message
-    assert session.wait(lambda: session.heard.first_motion is not None and cell.speed > 0.02, 60.0), (
-        cell.describe()
-    )
+    answer = cell.moves(another_task())
     with frozen(cell, "task"):
         held = session.wait(lambda: session.heard.progress.code == ErrorCode.LEASE_EXPIRED, 5.0)
         assert held, session.heard.progress

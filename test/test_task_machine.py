@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.task_machine import Stage, TaskConfig, TaskMachine, TaskStatus, check_instruction
+from bridgevla_ros.core.task_machine import Stage, TaskConfig, TaskMachine, TaskStatus
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
     CHECK,
@@ -226,39 +224,6 @@ def test_a_path_without_its_gripper_events_is_not_carried_out() -> None:
     status = bench.report(1.0, S.FINISHED, events=1)
     assert (status.stage, status.code) == (Stage.FAILED, ErrorCode.VERIFY_FAILED)
     assert (status.value, status.limit) == (1.0, 3.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("", ErrorCode.NOT_UNDERSTOOD),
-        ("  \n", ErrorCode.NOT_UNDERSTOOD),
-        ("123 !?", ErrorCode.NOT_UNDERSTOOD),
-        ("a" * 100_000, ErrorCode.BAD_INPUT),
-        ("put \x00 it", ErrorCode.BAD_INPUT),
-        (f"put {chr(0xDCFF)} it", ErrorCode.BAD_INPUT),
-        ("put � it", ErrorCode.BAD_INPUT),
-    ],
-)
-def test_what_is_no_instruction_is_refused(text: str, code: ErrorCode) -> None:
-    machine = TaskMachine(TaskConfig())
-    with pytest.raises(BridgeError) as refusal:
-        machine.instruct(1.0, text)
-    assert refusal.value.code == code
-    assert refusal.value.remedy
-    assert not machine.running
-
-
-@given(st.text(max_size=300))
-def test_any_text_is_either_taken_or_refused_by_name(text: str) -> None:
-    codes = {ErrorCode.NONE}
-    try:
-        taken = check_instruction(text)
-    except BridgeError as refusal:
-        codes = {ErrorCode.NOT_UNDERSTOOD, ErrorCode.BAD_INPUT} & {refusal.code}
-    else:
-        assert any(character.isalpha() for character in taken)
-    assert codes
 
 
 def test_busy_unless_preempted() -> None:

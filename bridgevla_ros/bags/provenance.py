@@ -150,6 +150,17 @@ def git_state(tree: Path) -> tuple[dict[str, str], bytes]:
         return {}, b""
 
 
+def commit() -> str:
+    """The commit of this package's own source; empty outside of a checkout, or without git."""
+    tree = resources.roots()[0]
+    if not (tree / ".git").exists():
+        return ""
+    try:
+        return _git(tree, "rev-parse", "HEAD").decode().strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
 def _git(tree: Path, *words: str) -> bytes:
     command = ["git", "-c", f"safe.directory={tree}", "-C", str(tree), *words]
     return subprocess.run(command, capture_output=True, check=True, timeout=10.0).stdout

@@ -16,9 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
@@ -27,7 +25,7 @@ from bridgevla_ros.evaluation.grounding_done import run_done
 from bridgevla_ros.evaluation.grounding_pairs import pairs_of
 from bridgevla_ros.evaluation.grounding_pairs import run as run_pairs
 from bridgevla_ros.evaluation.grounding_places import run_places
-from bridgevla_ros.evaluation.grounding_rows import run_families, run_waypoints
+from bridgevla_ros.evaluation.grounding_rows import print_table, progress_bar, run_families, run_waypoints
 from bridgevla_ros.evaluation.options import write_json
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings, words_for
@@ -221,12 +219,7 @@ def print_rows(result: dict[str, Any]) -> None:
     """The families as a table, and whole plans below it."""
     if "families" not in result:
         return
-    table = Table("family", "right", "95%", "of", "what is asked")
-    for name, row in result["families"].items():
-        low, high = row["ci95"]
-        interval = f"{100 * low:.0f}-{100 * high:.0f}"
-        table.add_row(name, f"{100 * row['rate']:.1f}%", interval, str(row["asked"]), row["about"])
-    Console().print(table)
+    print_table(result["families"])
     points = result["waypoints"]
     error, cost = points["all_m"], points["plan_cpu_s"]
     if error:
@@ -246,14 +239,8 @@ def print_rows(result: dict[str, Any]) -> None:
 
 def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
     """Rows of the families and of whole plans; a third as many scenes each as for the wordings."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     episodes = max(1, args.episodes // 3)
-    with Progress(*columns) as bar:
-        task = bar.add_task("families", total=episodes)
-
-        def report(name: str, done: int, total: int) -> None:
-            bar.update(task, description=name, completed=done, total=total)
-
+    with progress_bar() as report:
         families = run_families(backend, args.seed, episodes, report)
         families |= run_places(backend, args.seed, episodes, report)
         waypoints = run_waypoints(backend, args.seed, episodes, report)

@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.evaluation.grounding_families import Question, said
-from bridgevla_ros.evaluation.grounding_rows import Report, Row, Stage, answer
+from bridgevla_ros.evaluation.grounding_rows import Report, Row, Stage, answer, print_table, progress_bar
 from bridgevla_ros.planner.backends import Backend
 from bridgevla_ros.simulation.lookalikes import with_colour
 from bridgevla_ros.simulation.scene import COLOURS, MOVABLE, PLACES, SceneSpec
@@ -166,21 +163,9 @@ def run_pairs(
 
 def run(backend: Backend, pairs: tuple[Pair, ...], seed: int, episodes: int) -> dict[str, Any]:
     """``run_pairs`` with a progress bar and its table."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("pairs", total=episodes)
-
-        def report(name: str, done: int, total: int) -> None:
-            bar.update(task, description=name, completed=done, total=total)
-
+    with progress_bar() as report:
         rows = run_pairs(backend, pairs, seed, episodes, report)
-    table = Table("row", "right", "95%", "of", "wrongly refused", "what is asked")
-    for name, row in rows.items():
-        low, high = row["ci95"]
-        interval = f"{100 * low:.0f}-{100 * high:.0f}"
-        refused = str(sum(row["wrongly_refused"].values())) if not name.endswith("absent") else ""
-        table.add_row(name, f"{100 * row['rate']:.1f}%", interval, str(row["asked"]), refused, row["about"])
-    Console().print(table)
+    print_table(rows)
     return {
         "suite": "grounding",
         "planner": backend.name,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
@@ -28,6 +32,31 @@ MIN_PIXELS = 60
 """Fewest visible pixels, of 320x240, of a thing that a question speaks of."""
 
 Report = Callable[[str, int, int], None]
+"""Takes what is worked at, how much of it is done, and how much there is."""
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """A progress bar that is told how far work has come."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(name: str, done: int, total: int) -> None:
+            bar.update(task, description=name, completed=done, total=total)
+
+        yield report
+
+
+def print_table(rows: dict[str, dict[str, Any]]) -> None:
+    """Rows as ``Row.as_json`` gives them."""
+    table = Table("row", "right", "95%", "of", "wrongly refused", "what is asked")
+    for name, row in rows.items():
+        low, high = row["ci95"]
+        refused = "" if name.endswith("absent") else str(sum(row["wrongly_refused"].values()))
+        interval = f"{100 * low:.0f}-{100 * high:.0f}"
+        table.add_row(name, f"{100 * row['rate']:.1f}%", interval, str(row["asked"]), refused, row["about"])
+    Console().print(table)
 
 
 @dataclass

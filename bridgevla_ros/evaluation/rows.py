@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import platform
 import shlex
-import subprocess
 import sys
 import time
 import traceback
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridgevla_ros.bags.provenance import git_state
 from bridgevla_ros.core import resources
 from bridgevla_ros.evaluation import plots
 from bridgevla_ros.evaluation.fleet import Answer, Journal, Piece, Watch, run_pieces
@@ -191,19 +191,9 @@ def _cores() -> int:
 
 
 def _commit() -> str:
-    """Commit of the tree that runs, with "changed" where files differ; empty outside of git."""
-    try:
-        root = resources.find("package.xml").parent
-        git = ["git", "-C", str(root)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        if head.returncode != 0:
-            return ""
-        dirty = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=30
-        )
-        return head.stdout.strip()[:12] + (" with changes" if dirty.stdout.strip() else "")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    """Commit of the tree that runs, and whether files differ; empty outside of git."""
+    state, _ = git_state(resources.roots()[0])
+    return state["commit"][:12] + (" with changes" if state["dirty"] == "true" else "") if state else ""
 
 
 # -- how they are shown ----------------------------------------------------------------------------

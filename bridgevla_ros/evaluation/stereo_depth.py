@@ -20,6 +20,7 @@ from rich.progress import track
 
 from bridgevla_ros.core.types import RgbdFrame
 from bridgevla_ros.evaluation.episode import draw_episode, judge_episode, make_graph
+from bridgevla_ros.evaluation.options import write_json
 from bridgevla_ros.evaluation.spec import EpisodeSpec
 from bridgevla_ros.evaluation.stats import wilson_interval
 from bridgevla_ros.perception.stereo import StereoConfig, StereoMatcher
@@ -139,9 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.episodes:
         found = result["tasks"] = episodes(config, args.seed, args.episodes, args.policy)
         print(f"{found['planned']} of {args.episodes} planned, {found['success']} succeeded ({args.policy})")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(args.json, result)
     return 0
 
 

@@ -12,7 +12,6 @@ from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.planner.grasp import Cloud3d, segment
 from bridgevla_ros.planner.place import DIRECTIONS, Place, wall
-from bridgevla_ros.planner.rim import FLAT
 
 SEEN = 0.6
 """Least share of a thing's surface that must be among what lies in the place."""
@@ -53,5 +52,4 @@ def lies_in(cloud: Cloud3d, pixel: Array, where: Place) -> bool:
     if (apart < BESIDE).mean() < SEEN:
         return False
     lowest = float(np.percentile(points[:, 2], 3))
-    flat = where.rim - where.floor < FLAT
-    return bool(lowest < where.floor + RESTS) if flat else bool(lowest < where.rim - BELOW)
+    return lowest < (where.floor + RESTS if where.flat else where.rim - BELOW)

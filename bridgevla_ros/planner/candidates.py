@@ -338,13 +338,14 @@ class View:
             return 0  # a cylinder that lies, or one of two
         return CUBE if upright < 1.0 + TALL else CYLINDER
 
-    def lies_in(self, candidate: Candidate, where: Candidate) -> bool:
-        """Whether a thing lies in a place; False in doubt."""
+    def lying(self, among: list[Candidate], where: Candidate) -> list[Candidate]:
+        """The things that lie in a place; without those that are in doubt."""
         try:
             lifted = lift(self.frame, self.T_base_camera, where.pixel)
         except BridgeError:
-            return False
-        return lies_in(self.cloud, candidate.pixel, place(self.cloud, where.pixel, lifted))
+            return []
+        into = place(self.cloud, where.pixel, lifted)
+        return [c for c in among if lies_in(self.cloud, c.pixel, into)]
 
     def _measure(self, candidate: Candidate) -> Measured:
         lifted = lift(self.frame, self.T_base_camera, candidate.pixel)

@@ -13,7 +13,7 @@ from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.planner.contents import ALIKE, CELL, MARGIN, SEARCH, Relief, lying, spot_among
 from bridgevla_ros.planner.grasp import ABOVE, MIN_GRIP, Cloud3d, Grasp, chroma, extents
 from bridgevla_ros.planner.lifting import Lifted
-from bridgevla_ros.planner.rim import BRIM, Rim, rim
+from bridgevla_ros.planner.rim import BRIM, FLAT, Rim, rim
 
 REACH = 0.14
 """Metres from its middle within which a place must have its walls."""
@@ -38,6 +38,11 @@ class Place:
     walls: Array
     sigma: float
     things: Array = field(default_factory=lambda: np.zeros((0, 3)))
+
+    @property
+    def flat(self) -> bool:
+        """Whether what it holds rests on it, as on a plate, and not within walls."""
+        return self.rim - self.floor < FLAT
 
 
 WALL = 0.014

@@ -42,7 +42,6 @@ from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
 from bridgevla_ros.planner.place import Place, free_ground, place, release
-from bridgevla_ros.planner.rim import FLAT
 from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
 
 if TYPE_CHECKING:
@@ -384,7 +383,7 @@ def _check_already(found: Anchors, where: Place, cloud: Cloud3d) -> None:
     if found.destination is None or found.reference is not None:
         return
     if lies_in(cloud, found.source.pixel, where):
-        preposition = "on" if where.rim - where.floor < FLAT else "in"
+        preposition = "on" if where.flat else "in"
         message = f"the {found.source.label} is already {preposition} the {found.destination.label}"
         raise AlreadyDone(message)
 

@@ -144,10 +144,11 @@ class Resolver:
         there = self.choose(rest, found, words, 0)
         among = [there.candidate, *there.others]
         self._count(several, among, words)
-        out = [c for c in among if not self.view.lies_in(c, into)]
+        inside = self.view.lying(among, into)
+        out = [c for c in among if c not in inside]
         if len(out) >= phrase.count:
             return Choice(out[0], there.null, tuple(out[1:]))
-        lying, preposition = len(among) - len(out), "on" if THING_NAMES[goal.thing] == "plate" else "in"
+        lying, preposition = len(inside), "on" if THING_NAMES[goal.thing] == "plate" else "in"
         who = f"the {words} is" if len(among) == 1 else f"all {lying} {plural(words)} are"
         if out:
             who = f"{lying} of {len(among)} {plural(words)} {'is' if lying == 1 else 'are'}"

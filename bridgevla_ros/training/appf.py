@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ import torch
 from accelerate import Accelerator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bridgevla_ros.bags.provenance import commit
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert import checkpoint
@@ -278,16 +277,6 @@ def card_of(session: Session, trainer: Trainer, earlier: dict[str, Any]) -> dict
         "commit": commit(),
         "began_from": earlier,
     }
-
-
-def commit() -> str:
-    """The source tree's commit; empty outside of one."""
-    git = shutil.which("git")
-    if git is None:
-        return ""
-    here = Path(__file__).resolve().parent
-    ran = subprocess.run([git, "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    return ran.stdout.strip()
 
 
 def write(folder: Path, model: ExpertModel, card: dict[str, Any]) -> None:

@@ -74,7 +74,7 @@ def shards(output: Path, first_seed: int, episodes: int, policy: str = "", scene
 
 
 _STAGE: dict[str, Any] = {}
-"""One player a process: scenes load into it much faster than it is made."""
+"""One player a process: scenes load into it much faster than it is made. And what its expert is called."""
 
 
 def make(shard: Shard) -> dict[str, int]:
@@ -84,6 +84,7 @@ def make(shard: Shard) -> dict[str, int]:
 
         if "own" not in _STAGE:
             _STAGE["own"] = OwnStage(Path(shard.policy))
+            _STAGE["policy"] = f"expert {checkpoint.load(shard.policy).sha256[:16]}"
             atexit.register(_STAGE["own"].world.close)
         bank, ends = _STAGE["own"].bank(shard.seeds)
     else:
@@ -92,7 +93,7 @@ def make(shard: Shard) -> dict[str, int]:
         records = [_demonstrator(shard.scenes).play(seed) for seed in shard.seeds]
         ends = Counter(f"{r.task}: {r.failure or 'done'}" for r in records)
         bank = bank_of(records, {})
-    policy = f"expert {checkpoint.load(shard.policy).sha256[:16]}" if shard.policy else ""
+    policy = _STAGE["policy"] if shard.policy else ""
     meta = {"ends": dict(ends), "seeds": list(shard.seeds), "policy": policy}
     meta |= {"scenes": shard.scenes} if shard.scenes else {}
     dataclasses.replace(bank, meta=meta).save(shard.path)

@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bridgevla_ros.bags.provenance import commit
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import CameraIntrinsics
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.training import sft_config, sft_examples, sft_questions
-from bridgevla_ros.training.appf import commit
 from bridgevla_ros.training.sft_config import SftConfig
 from bridgevla_ros.training.sft_examples import Example
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from bridgevla_ros.bags.provenance import commit
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.planner.backends.embedded import SHIPPED
@@ -245,8 +246,6 @@ class Training:
 
     def card(self) -> dict[str, Any]:
         """How the model was made."""
-        from bridgevla_ros.training.appf import commit
-
         return {
             "settings": dataclasses.asdict(self.config),
             "eyes": "image trunk of the embedded planner, with its trained weights",

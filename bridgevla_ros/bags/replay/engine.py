@@ -31,6 +31,7 @@ from bridgevla_ros.bags.replay.result import (
 )
 from bridgevla_ros.bags.replay.settings import Settings
 from bridgevla_ros.bags.replay.sharing import by_cost, side_by_side, uncollected
+from bridgevla_ros.bags.replay.state import first_stamp
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.ros import conversions
 
@@ -192,7 +193,7 @@ def _one(
         runner = PARTS[node].make(recording, settings, job.seed)
     tally.loading = time.perf_counter() - began
     began, worked = time.perf_counter(), time.process_time()
-    cut = int(bag.custom.get("bridgevla.trim.first_stamp", "0")) / 1e9  # as stamps become seconds: divided
+    cut = first_stamp(bag)
     for answer in _readable(runner, node, result):
         if isinstance(answer, Missing) and answer.stamp < cut:
             tally.skipped["it lies before what `bag trim` cut out"] += 1

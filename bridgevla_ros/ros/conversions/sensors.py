@@ -6,6 +6,7 @@ import array
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from bridgevla.msg import DepthQuality as DepthQualityMsg
@@ -45,28 +46,24 @@ _COLOUR: dict[str, tuple[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]]
 
 def rgb_to_msg(rgb: NDArray[np.uint8], stamp: float, frame: str) -> Image:
     """(H, W, 3) uint8 to an rgb8 image."""
-    height, width, _ = rgb.shape
-    return Image(
-        header=header(stamp, frame),
-        height=height,
-        width=width,
-        encoding="rgb8",
-        is_bigendian=0,
-        step=3 * width,
-        data=array.array("B", np.ascontiguousarray(rgb, np.uint8).tobytes()),
-    )
+    return _image(np.ascontiguousarray(rgb, np.uint8), "rgb8", stamp, frame)
 
 
 def grey_to_msg(grey: NDArray[np.uint8], stamp: float, frame: str) -> Image:
     """(H, W) uint8 to a mono8 image."""
-    height, width = grey.shape
+    return _image(np.ascontiguousarray(grey, np.uint8), "mono8", stamp, frame)
+
+
+def _image(pixels: NDArray[Any], encoding: str, stamp: float, frame: str) -> Image:
+    """(H, W) or (H, W, C) contiguous, little-endian pixels as they stand to an image."""
     return Image(
         header=header(stamp, frame),
-        height=height,
-        width=width,
-        encoding="mono8",
-        step=width,
-        data=array.array("B", np.ascontiguousarray(grey, np.uint8).tobytes()),
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=pixels.strides[0],
+        data=array.array("B", pixels.tobytes()),
     )
 
 
@@ -100,26 +97,14 @@ def _rows(msg: Image, pixel_bytes: int) -> NDArray[np.uint8]:
 
 def depth_to_msg(depth: NDArray[np.float32], stamp: float, frame: str, encoding: str = "16UC1") -> Image:
     """(H, W) metres to 16UC1 (millimetres, 0 where invalid or beyond 65.535 m) or 32FC1 (metres)."""
-    height, width = depth.shape
     if encoding == "16UC1":
         millimetres = np.where(np.isfinite(depth) & (depth > 0) & (depth < 65.535), depth, 0.0) * 1000.0
-        data = np.rint(millimetres).astype("<u2").tobytes()
-        step = 2 * width
-    elif encoding == "32FC1":
-        data, step = np.ascontiguousarray(depth, "<f4").tobytes(), 4 * width
-    else:
-        raise BridgeError(
-            ErrorCode.BAD_INPUT,
-            f"depth encoding {encoding!r}; expected one of ['16UC1', '32FC1']",
-        )
-    return Image(
-        header=header(stamp, frame),
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=0,
-        step=step,
-        data=array.array("B", data),
+        return _image(np.rint(millimetres).astype("<u2"), encoding, stamp, frame)
+    if encoding == "32FC1":
+        return _image(np.ascontiguousarray(depth, "<f4"), encoding, stamp, frame)
+    raise BridgeError(
+        ErrorCode.BAD_INPUT,
+        f"depth encoding {encoding!r}; expected one of ['16UC1', '32FC1']",
     )
 
 
