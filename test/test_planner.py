@@ -9,7 +9,14 @@ from scene_rig import scene, thing
 from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Transform
-from bridgevla_ros.core.types import GripperEvent, PlanRequest, RgbdFrame, WaypointKind, WaypointPlan
+from bridgevla_ros.core.types import (
+    GripperEvent,
+    JointState,
+    PlanRequest,
+    RgbdFrame,
+    WaypointKind,
+    WaypointPlan,
+)
 from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.draw import annotate
@@ -17,6 +24,7 @@ from bridgevla_ros.planner.grasp import Cloud3d, boxes, grasp
 from bridgevla_ros.planner.lifting import lift
 from bridgevla_ros.planner.place import _relief, place
 from bridgevla_ros.planner.planner import Planner, digest
+from bridgevla_ros.planner.stops import HALF_TURN
 from bridgevla_ros.simulation.world import World
 
 SCENE = scene(
@@ -148,6 +156,27 @@ def test_without_a_place_the_thing_is_lifted(planner: Planner, frame: RgbdFrame,
         GripperEvent.CLOSE,
         GripperEvent.NONE,
     ]
+
+
+def test_the_other_hand_is_taken_where_the_first_cannot_follow(
+    planner: Planner, frame: RgbdFrame, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hand is turned as far as its joint goes: half a turn more or less, and it need not turn back."""
+    q = planner.arm.home.copy()
+    q[6] -= 3.5
+    turned = JointState(0.0, q, np.zeros_like(q), 0.08)
+    request = PlanRequest(0.0, "task", "request", "put the green cube on the white plate")
+    plan = planner.plan(request, frame, world.T_base_camera, now=0.1, joints=turned)
+    assert plan.code == ErrorCode.NONE, plan.message
+    at_home = ask(planner, frame, world, request.instruction)
+    for one, other in zip(plan.waypoints, at_home.waypoints, strict=True):
+        np.testing.assert_allclose(one.T_camera_tcp.translation, other.T_camera_tcp.translation)
+    apart = plan.waypoints[1].T_camera_tcp.rotation.T @ at_home.waypoints[1].T_camera_tcp.rotation
+    np.testing.assert_allclose(apart, HALF_TURN, atol=1e-9)
+
+    monkeypatch.setattr("bridgevla_ros.planner.planner.by_either_hand", lambda stops: iter([stops]))
+    alone = planner.plan(request, frame, world.T_base_camera, now=0.1, joints=turned)
+    assert alone.code == ErrorCode.UNREACHABLE
 
 
 def test_out_of_the_workspace(frame: RgbdFrame, world: World, planner: Planner) -> None:

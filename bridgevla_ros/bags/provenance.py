@@ -161,6 +161,12 @@ def commit() -> str:
         return ""
 
 
+def changed(but: str) -> bool:
+    """Whether this package's own source differs from ``commit``, whatever lies in its folder ``but``."""
+    tree = resources.roots()[0]
+    return bool(_git(tree, "diff", "--no-ext-diff", "HEAD", "--", ".", f":(exclude){but}"))
+
+
 def _git(tree: Path, *words: str) -> bytes:
     command = ["git", "-c", f"safe.directory={tree}", "-C", str(tree), *words]
     return subprocess.run(command, capture_output=True, check=True, timeout=10.0).stdout

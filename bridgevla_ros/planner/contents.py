@@ -126,7 +126,7 @@ def spot_among(thing: Grasp, things: Array, spots: Array, room: Array, z: float,
     """
     half = np.array([thing.width, thing.length]) / 2
     best, chosen = PUSHED, None
-    for turn in np.radians([0.0, 90.0, 30.0, 60.0, 120.0, 150.0]):
+    for turn in np.radians([0.0, 90.0, 30.0, 60.0, -60.0, -30.0]):
         angle = np.arctan2(thing.finger[1], thing.finger[0]) + turn
         finger = np.array([np.cos(angle), np.sin(angle)])
         offset = things[None, :, :2] - spots[:, None]

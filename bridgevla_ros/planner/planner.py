@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bridgevla_ros.core.camera import check_frame, project
+from bridgevla_ros.core.camera import check_frame
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
@@ -42,6 +41,7 @@ from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
 from bridgevla_ros.planner.place import Place, free_ground, place, release
+from bridgevla_ros.planner.stops import POSTURE, Stop, by_either_hand, waypoints_of
 from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
 
 if TYPE_CHECKING:
@@ -49,20 +49,6 @@ if TYPE_CHECKING:
 
 RETRY_STEP = 0.004
 """Metres that a second and third try grasp lower."""
-
-
-@dataclass(frozen=True, eq=False)
-class Stop:
-    """A waypoint in the making, base frame."""
-
-    pose: Transform
-    kind: WaypointKind
-    event: GripperEvent
-    width: float
-    anchor: int
-    exact: bool = False
-    beside: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Metres from the place's middle to where the thing is let go, beside what lies there."""
 
 
 class Planner:
@@ -168,15 +154,10 @@ class Planner:
                     if request.attempt == 0 and where is not None:
                         _check_already(found, where, cloud)
                     stops = self._from_geometry(request, found, where, cloud)
-                waypoints = _waypoints(stops, anchors, frame.intrinsics, T_base_camera)
             with ledger.section("gate"):
-                poses = tuple(s.pose for s in stops)
                 arm = self._at_home if joints is None else joints
-                beside = np.sum([s.beside for s in stops], 0)
-                draft = gate.Draft(
-                    waypoints, poses, anchors, frame.intrinsics, T_base_camera, cloud, arm, beside
-                )
-                gate.check(draft, self.config, self.arm)
+                draft = gate.Draft((), (), anchors, frame.intrinsics, T_base_camera, cloud, arm)
+                waypoints = self._passing(stops, draft)
                 if self.witness is not None:
                     self.witness.check(frame, T_base_camera, clause, found)
         except BridgeError as error:
@@ -341,6 +322,31 @@ class Planner:
             ]
         return tuple(stops)
 
+    def _passing(self, stops: tuple[Stop, ...], draft: gate.Draft) -> tuple[Waypoint, ...]:
+        """Waypoints that pass the gate, by either hand.
+
+        Raises:
+            BridgeError: Why those of the first choice do not pass.
+        """
+        first: BridgeError | None = None
+        for chosen in by_either_hand(stops):
+            draft = dataclasses.replace(
+                draft,
+                waypoints=waypoints_of(chosen, draft.anchors, draft.intrinsics, draft.T_base_camera),
+                poses_base=tuple(s.pose for s in chosen),
+                beside=np.sum([s.beside for s in chosen], 0),
+            )
+            try:
+                gate.check(draft, self.config, self.arm)
+            except BridgeError as error:
+                first = first or error
+                if error.code not in POSTURE:
+                    break
+            else:
+                return draft.waypoints
+        assert first is not None
+        raise first
+
     def _from_model(
         self, local: list[LocalWaypoint], lifted: list[Lifted], T_base_camera: Transform
     ) -> tuple[Stop, ...]:
@@ -460,30 +466,3 @@ def _keypoints(found: Anchors, lifted: list[Lifted], T_base_camera: Transform) -
         )
         for i, (anchor, point) in enumerate(zip(_given(found), lifted, strict=True))
     )
-
-
-def _waypoints(
-    stops: tuple[Stop, ...],
-    anchors: tuple[Keypoint, ...],
-    intrinsics: CameraIntrinsics,
-    T_base_camera: Transform,
-) -> tuple[Waypoint, ...]:
-    T_camera_base = T_base_camera.inverse()
-    out = []
-    for stop in stops:
-        pose = T_camera_base @ stop.pose
-        pixel = project(pose.translation[None], intrinsics)[0]
-        out.append(
-            Waypoint(
-                T_camera_tcp=pose,
-                kind=stop.kind,
-                gripper_event=stop.event,
-                gripper_width=stop.width,
-                pixel=pixel,
-                depth=float(pose.translation[2]),
-                confidence=anchors[stop.anchor].confidence,
-                position_sigma=max(anchors[stop.anchor].sigma, 0.003),
-                exact=stop.exact,
-            )
-        )
-    return tuple(out)
