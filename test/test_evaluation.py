@@ -9,13 +9,18 @@ from hypothesis import strategies as st
 
 from bridgevla_ros.evaluation.episode import PlanNoise, draw_episode, make_graph, run_episode
 from bridgevla_ros.evaluation.spec import EpisodeSpec
-from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.evaluation.stats import percent, wilson_interval
 from bridgevla_ros.evaluation.suites import specs_for, summarise
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.world import World
 
 # Development seeds: the suites that are reported begin at 1000 and 5000.
 SEED = 900_000
+
+
+def test_all_and_none_are_said_of_all_and_none_only() -> None:
+    said = [percent(rate) for rate in (0.0, 1 / 278, 0.834, 199 / 200, 1.0)]
+    assert said == ["0%", "0.4%", "83%", "99.5%", "100%"]
 
 
 def test_wilson_interval_of_a_published_example() -> None:

@@ -129,7 +129,7 @@ def test_an_anchor_on_a_thing_is_never_silently_in_mid_air(edge: Edge) -> None:
 
 
 def test_most_anchors_are_sure() -> None:
-    """The property above would hold of one that is never sure. Measured: 93%."""
+    """The property above would hold of one that is never sure. Measured: 92%."""
     rng = np.random.default_rng(0)
     got = []
     for seed in range(300):

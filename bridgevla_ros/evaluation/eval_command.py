@@ -19,6 +19,7 @@ from bridgevla_ros.evaluation.options import (
     weights_of,
     write_json,
 )
+from bridgevla_ros.evaluation.stats import interval, percent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -206,8 +207,7 @@ def write_report(
     from bridgevla_ros.evaluation.report import Report, write
 
     said = "; ".join(
-        f"{r['name']} {table.percent(r['success_rate'])} ({table.interval(r['ci95'])}) of {r['episodes']}"
-        for r in rows
+        f"{r['name']} {percent(r['success_rate'])} ({interval(r['ci95'])}) of {r['episodes']}" for r in rows
     )
     noise = ""
     if any(args.guidance_noise):

@@ -163,8 +163,8 @@ def _made(args: argparse.Namespace, folder: Path) -> Path:
 
 def _shown(measured: Sequence[Any], questions: int) -> tuple[Any, tuple[tuple[str, ...], ...]]:
     """Plot and lines of the table."""
-    from bridgevla_ros.evaluation import plots, rows
-    from bridgevla_ros.evaluation.stats import wilson_interval
+    from bridgevla_ros.evaluation import plots
+    from bridgevla_ros.evaluation.stats import interval, percent, wilson_interval
 
     series: dict[str, list[Rate | None]] = {words: [] for words in SERIES.values()}
     lines = []
@@ -178,7 +178,7 @@ def _shown(measured: Sequence[Any], questions: int) -> tuple[Any, tuple[tuple[st
                 continue
             low, high = wilson_interval(round(rate * count), count)
             series[words].append((rate, low, high))
-            cells.append(f"{rows.percent(rate)} ({rows.interval((low, high))})")
+            cells.append(f"{percent(rate)} ({interval((low, high))})")
         likelihood = row.general_likelihood
         lines.append((*cells, "" if likelihood is None else f"{likelihood:.2f}"))
     figure = plots.sweep([str(row.step) for row in measured], series, "steps of fine-tuning")

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from bridgevla_ros.evaluation import plots, rows
 from bridgevla_ros.evaluation.options import open_journal
 from bridgevla_ros.evaluation.report import Plot, Section, Table
+from bridgevla_ros.evaluation.stats import interval, percent
 from bridgevla_ros.evaluation.suites import specs_for
 
 GUIDANCE_NOISE = (0.02, 10.0)
@@ -172,7 +173,7 @@ def run(args: argparse.Namespace, made: dict[str, Any]) -> Found:
         Section("All rows", tables=(rows.table(filled),)),
     )
     lead = table[policies[0]]
-    said = ", ".join(f"{label} {rows.percent(rate[0])}" for label, rate in zip(labels, lead, strict=True))
+    said = ", ".join(f"{label} {percent(rate[0])}" for label, rate in zip(labels, lead, strict=True))
     return Found(
         f"{sweep.title}: suite {suite}, {episodes} episodes a row",
         f"{policies[0]}: {said}.",
@@ -209,11 +210,10 @@ def sweep_table(
 ) -> Table:
     """A line a series, a column a setting; the paper's below."""
     lines = [
-        (name, *(f"{rows.percent(rate)} ({rows.interval((low, high))})" for rate, low, high in rates))
+        (name, *(f"{percent(rate)} ({interval((low, high))})" for rate, low, high in rates))
         for name, rates in table.items()
     ]
     lines += [
-        (name, *("" if rate is None else rows.percent(rate) for rate in rates))
-        for name, rates in paper.items()
+        (name, *("" if rate is None else percent(rate) for rate in rates)) for name, rates in paper.items()
     ]
     return Table(("", *labels), tuple(lines), "Success, 95% interval (Wilson).")

@@ -21,6 +21,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.evaluation import plots, rows
 from bridgevla_ros.evaluation.experiment_sweeps import GUIDANCE_NOISE, Found, rate_of, run_kept, sweep_table
 from bridgevla_ros.evaluation.report import Plot, Section, Table
+from bridgevla_ros.evaluation.stats import percent
 from bridgevla_ros.evaluation.suites import specs_for
 
 MEASUREMENTS = 12
@@ -311,7 +312,7 @@ def noise_scale(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     )
     return Found(
         f"Goal noise in training: suite {suite}",
-        f"Best at scale {best:.2f}: {rows.percent(by_name[f'{best:.2f}']['success_rate'])}.",
+        f"Best at scale {best:.2f}: {percent(by_name[f'{best:.2f}']['success_rate'])}.",
         {"noise_unit_m": NOISE_UNIT, "rows": filled, "curves": curves},
         sections,
         figure,
@@ -343,7 +344,7 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
             f"{b['spread_mm']:.2f}",
             f"{b['error_mm']:.1f}",
             f"{b['p10_mm']:.1f} to {b['p90_mm']:.1f}",
-            rows.percent(b["over_10"]),
+            percent(b["over_10"]),
             str(b["views"]),
         )
         for b in found["bins"]
@@ -351,9 +352,9 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     header = ("spread, mm (median)", "error, mm (median)", "10 to 90%", "over 10 mm", "views")
     verdict = (
         f"Spread and error rise together with rank correlation {found['rank_correlation']:.2f} over "
-        f"{len(points)} held-out views; error over 10 mm in {rows.percent(found['bins'][0]['over_10'])} of "
+        f"{len(points)} held-out views; error over 10 mm in {percent(found['bins'][0]['over_10'])} of "
         "the "
-        f"views with the least spread, in {rows.percent(found['bins'][-1]['over_10'])} of those with the "
+        f"views with the least spread, in {percent(found['bins'][-1]['over_10'])} of those with the "
         "most."
     )
     sections = (

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bridgevla_ros.core.transforms import Array
+from bridgevla_ros.evaluation.stats import percent
 
 COLOURS = {"expert": "#2563b8", "ik": "#7a8594", "snap": "#d9822b"}
 """Of the policies; anything else takes from ``OTHERS`` in turn."""
@@ -61,7 +62,7 @@ def success(groups: Mapping[str, Mapping[str, Rate]]) -> Figure:
             ax.text(
                 102.5,
                 y,
-                f"{100 * rate:.0f}%  ({100 * low:.0f} to {100 * high:.0f})",
+                f"{percent(rate)}  ({100 * low:.0f} to {100 * high:.0f})",
                 va="center",
                 fontsize=10,
             )

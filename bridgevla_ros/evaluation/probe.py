@@ -23,7 +23,7 @@ from bridgevla_ros.evaluation.options import open_journal, policies_of, weights_
 from bridgevla_ros.evaluation.probe_scene import SceneSpecOfProbe, probe_scene
 from bridgevla_ros.evaluation.report import Plot, Report, Section, Table, write
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
-from bridgevla_ros.evaluation.stats import slope, wilson_interval
+from bridgevla_ros.evaluation.stats import interval, percent, slope, wilson_interval
 from bridgevla_ros.expert.policy import ExpertObservation, ExpertPolicy
 
 DEFAULT_EPISODES = 40
@@ -298,8 +298,8 @@ def _tables(result: dict[str, Any]) -> list[Table]:
     reaches = tuple(
         (
             name,
-            rows.percent(r["closes"]["value"]),
-            rows.interval(r["closes"]["ci95"]),
+            percent(r["closes"]["value"]),
+            interval(r["closes"]["ci95"]),
             _number(r["slope"]["value"]) if "slope" in r else "",
             f"{_number(r['slope']['ci95'][0])} to {_number(r['slope']['ci95'][1])}" if "slope" in r else "",
             str(r["trials"]),
@@ -312,7 +312,7 @@ def _tables(result: dict[str, Any]) -> list[Table]:
         for name, a in result["actions"].items()
     )
     twins = tuple(
-        (name, rows.percent(t["value"]), rows.interval(t["ci95"]), str(t["trials"]))
+        (name, percent(t["value"]), interval(t["ci95"]), str(t["trials"]))
         for name, t in result["twins"].items()
     )
     shown = [
@@ -329,8 +329,8 @@ def _tables(result: dict[str, Any]) -> list[Table]:
     rolled = tuple(
         (
             name,
-            rows.percent(r["value"]),
-            rows.interval(r["ci95"]),
+            percent(r["value"]),
+            interval(r["ci95"]),
             str(r["trials"]),
             rows.causes(r["failures"]),
         )

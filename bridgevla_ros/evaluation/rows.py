@@ -18,7 +18,7 @@ from bridgevla_ros.evaluation import plots
 from bridgevla_ros.evaluation.fleet import Answer, Journal, Piece, Watch, run_pieces
 from bridgevla_ros.evaluation.report import Plot, Section, Table
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
-from bridgevla_ros.evaluation.stats import paired_difference, wilson_interval
+from bridgevla_ros.evaluation.stats import interval, paired_difference, percent, wilson_interval
 from bridgevla_ros.evaluation.suites import summarise
 
 Row = dict[str, Any]
@@ -195,16 +195,6 @@ def _commit() -> str:
 
 
 # -- how they are shown ----------------------------------------------------------------------------
-
-
-def percent(rate: float) -> str:
-    """E.g. "83%"."""
-    return f"{100 * rate:.0f}%"
-
-
-def interval(ci: Sequence[float]) -> str:
-    """E.g. "71 to 91%"."""
-    return f"{100 * ci[0]:.0f} to {100 * ci[1]:.0f}%"
 
 
 def causes(failures: dict[str, int]) -> str:

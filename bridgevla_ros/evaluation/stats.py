@@ -1,8 +1,9 @@
-"""Statistics of success counts and of what follows what."""
+"""Statistics of success counts and of what follows what; how rates are said."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -104,3 +105,14 @@ def slope(
     slopes = along[draws].sum(axis=1) / length[draws].sum(axis=1)
     low, high = np.quantile(slopes, [0.025, 0.975])
     return float(along.sum() / length.sum()), float(low), float(high)
+
+
+def percent(rate: float) -> str:
+    """E.g. "83%"; "99.5%" is not rounded to all, nor "0.4%" to none."""
+    all_or_none = rate in (0.0, 1.0)
+    return f"{100 * rate:.{0 if all_or_none or 0.005 <= rate < 0.995 else 1}f}%"
+
+
+def interval(ci: Sequence[float]) -> str:
+    """E.g. "71 to 91%"."""
+    return f"{100 * ci[0]:.0f} to {100 * ci[1]:.0f}%"
