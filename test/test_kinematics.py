@@ -205,14 +205,14 @@ def test_tracking_is_continuous_and_fast_enough() -> None:
             np.array([0.5 + 0.12 * np.sin(k / 50), 0.2 * np.cos(k / 50), 0.2]),
             down @ Rotation.from_euler("z", 0.5 * np.sin(k / 100)).as_matrix(),
         )
-        begin = time.perf_counter()
+        begin = time.process_time()
         result = ARM.ik(target, q)
-        spent.append(time.perf_counter() - begin)
+        spent.append(time.process_time() - begin)
         steps.append(float(np.abs(result.q - q).max()))
         q = result.q
         assert result.ok
     assert max(steps[5:]) < 0.05
-    # 0.1 ms on an idle core; the bound leaves room for a loaded one.
+    # Of processor time, whatever else the machine does: 0.1 ms is usual.
     assert np.median(spent) < 3e-3
 
 

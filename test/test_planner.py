@@ -1,7 +1,9 @@
 """The planner's way from request and frame to plan, with the shipped weights on rendered scenes."""
 
+import contextlib
 import dataclasses
 
+import mujoco
 import numpy as np
 import pytest
 from scene_rig import scene, thing
@@ -177,6 +179,23 @@ def test_the_other_hand_is_taken_where_the_first_cannot_follow(
     monkeypatch.setattr("bridgevla_ros.planner.planner.by_either_hand", lambda stops: iter([stops]))
     alone = planner.plan(request, frame, world.T_base_camera, now=0.1, joints=turned)
     assert alone.code == ErrorCode.UNREACHABLE
+
+
+def test_the_hand_over_a_place_is_no_wall_of_it(planner: Planner) -> None:
+    """As it hangs after a first thing was let go there."""
+    with contextlib.closing(World(scene=SCENE)) as world:
+        over = Transform(np.array([0.45, 0.22, 0.20]), planner.arm.fk(planner.arm.home).rotation)
+        world.data.qpos[:7] = planner.arm.ik(over, planner.arm.home).q
+        mujoco.mj_forward(world.model, world.data)
+        frame, joints = world.render(), world.joint_state()
+        request = PlanRequest(0.0, "task", "request", "put the red cube in the blue bowl")
+        plan = planner.plan(request, frame, world.T_base_camera, now=0.1, joints=joints)
+        assert plan.code == ErrorCode.NONE, plan.message
+        drop = (plan.T_base_camera @ plan.waypoints[4].T_camera_tcp).translation
+        np.testing.assert_allclose(drop[:2], [0.45, 0.22], atol=0.02)
+        assert drop[2] < 0.08
+        blind = planner.plan(request, frame, world.T_base_camera, now=0.1)  # as if the arm were at home
+        assert blind.code == ErrorCode.OUT_OF_RANGE
 
 
 def test_out_of_the_workspace(frame: RgbdFrame, world: World, planner: Planner) -> None:

@@ -93,7 +93,7 @@ def test_what_lies_in_a_box_is_not_its_wall(world: World, count: int) -> None:
 
 
 def test_a_second_thing_is_let_go_beside_the_first(world: World) -> None:
-    position, _ = release(held(), seen(world, CUBES[0]), 0.06)
+    position = release(held(), seen(world, CUBES[0]), 0.06).position
     beside = np.linalg.norm(position[:2] - MIDDLE)
     assert 0.025 < beside < 0.07
 
@@ -126,7 +126,7 @@ def test_the_middle_of_a_place_does_not_move_with_what_lies_there(
     off = np.abs(view.where.things[:, :2] - top).max(1)
     assert (off < 0.04).mean() > 0.9, "what is told apart is the cube"
     assert len(view.where.things) > 20
-    position, _ = release(held(), view.where, 0.06)
+    position = release(held(), view.where, 0.06).position
     assert np.linalg.norm(position[:2] - top) > 0.03
     assert np.linalg.norm(position[:2] - MIDDLE) < place_.size[0] / 2 - 0.01
     assert lies_in(view.cloud, view.pixels[red.name], view.where)

@@ -491,7 +491,7 @@ def test_a_vga_frame_crosses_in_milliseconds() -> None:
     conversions.frame_from_msgs(*conversions.frame_to_msgs(frame))
     best = math.inf
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         conversions.frame_from_msgs(*conversions.frame_to_msgs(frame))
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 0.1

@@ -18,16 +18,13 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, GripperEvent, JointState, RgbdFrame, Waypoint
-from bridgevla_ros.perception.kernels import body_distances
 from bridgevla_ros.planner.grasp import ABOVE, Cloud3d, chroma, segment
 from bridgevla_ros.planner.lifting import Lifted
+from bridgevla_ros.planner.own_body import own_body
 from bridgevla_ros.planner.place import REACH, Place, free_ground, place, wall
 
 SAME = 0.010
 """Metres of depth within which a surface is where it was, three sigma of a depth camera at 1.2 m."""
-
-OWN = 0.03
-"""Metres from the arm's body within which a point is the arm's, as in the gate."""
 
 ALIKE = 0.25
 """Distance of colours without brightness within which a point looks like the thing, as in ``segment``."""
@@ -158,7 +155,7 @@ def judge(
     except BridgeError:
         return nothing
     after = Cloud3d.of(frame, T_base_camera, before.cloud.support)
-    own = _own(after, joints, arm)
+    own = own_body(after, joints, arm)
     now = _View(_depth(after.points, T_base_camera), frame.intrinsics, T_base_camera)
     then = _View(_depth(before.cloud.points, before.T_base_camera), before.intrinsics, before.T_base_camera)
     thing = before.cloud.points[window][mask]
@@ -223,15 +220,6 @@ class _View:
 
 def _depth(points: Array, T_base_camera: Transform) -> Array:
     return np.asarray((points - T_base_camera.translation) @ T_base_camera.rotation[:, 2])
-
-
-def _own(cloud: Cloud3d, joints: JointState, arm: ArmModel) -> NDArray[np.bool_]:
-    """(H, W) which pixels show the arm."""
-    start, end, radius = arm.body_capsules(joints.position, joints.gripper_width)
-    high = cloud.points[..., 2] > cloud.support + ABOVE
-    own = np.zeros(high.shape, bool)
-    own[high] = body_distances(np.ascontiguousarray(cloud.points[high]), start, end, radius) < OWN
-    return own
 
 
 def _left(thing: Array, now: _View, own: NDArray[np.bool_]) -> float:

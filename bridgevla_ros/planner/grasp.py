@@ -5,6 +5,7 @@ Everything is worked out gravity-aligned, in the base frame (z up). Objects stan
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
@@ -47,7 +48,7 @@ class Cloud3d:
         Who sets anchors and who plans from them ask for the same frame: the last answer for a frame is kept
         as long as the frame. It is known again by identity: frames are never changed.
         """
-        asked = (T_base_camera.translation.tobytes(), T_base_camera.rotation.tobytes(), table_height)
+        asked = _asked(T_base_camera, table_height)
         known = _CLOUDS.get(frame)
         if known is None or known[0] != asked:
             known = _CLOUDS[frame] = (asked, cls._of(frame, T_base_camera, table_height))
@@ -72,7 +73,23 @@ class Cloud3d:
         return cls(points, frame.rgb, support)
 
 
-_CLOUDS: WeakKeyDictionary[RgbdFrame, tuple[tuple[bytes, bytes, float], Cloud3d]] = WeakKeyDictionary()
+_Asked = tuple[bytes, bytes, float]
+_CLOUDS: WeakKeyDictionary[RgbdFrame, tuple[_Asked, Cloud3d]] = WeakKeyDictionary()
+
+
+def _asked(T_base_camera: Transform, table_height: float) -> _Asked:
+    return T_base_camera.translation.tobytes(), T_base_camera.rotation.tobytes(), table_height
+
+
+def without(
+    frame: RgbdFrame, T_base_camera: Transform, table_height: float, pixels: NDArray[np.bool_]
+) -> RgbdFrame:
+    """The frame again, its cloud without (H, W) pixels; its images keep them: networks know arms."""
+    cloud = Cloud3d.of(frame, T_base_camera, table_height)
+    points = np.where(pixels[..., None], np.nan, cloud.points)
+    again = dataclasses.replace(frame)
+    _CLOUDS[again] = _asked(T_base_camera, table_height), Cloud3d(points, cloud.rgb, cloud.support)
+    return again
 
 
 def segment(cloud: Cloud3d, pixel: Array, window: int = 70) -> Region:

@@ -283,14 +283,26 @@ def _walk(relief: Relief, high: NDArray[np.bool_], center: Array) -> _Walk:
     return _Walk(center, walls, found, rims, cells)
 
 
-def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array]:
-    """TCP position and finger direction to let a gripped thing go.
+@dataclass(frozen=True, eq=False)
+class Release:
+    """How a gripped thing is let go. Base frame.
+
+    Attributes:
+        position: (3,) metres, of the TCP.
+        finger: (2,) unit vector along which the fingers open.
+        beside: (3,) metres to there from where it would be let go were the place empty.
+    """
+
+    position: Array
+    finger: Array
+    beside: Array
+
+
+def release(thing: Grasp, where: Place, open_width: float) -> Release:
+    """Where and how to let a gripped thing go.
 
     The thing is turned only where it or the fingers would meet a wall; the finger tips stay above the
     rim or the thing's own hang keeps them so. Where things lie in the place, it is let go beside them.
-
-    Returns:
-        (3,) metres and (2,) unit vector, base frame.
 
     Raises:
         BridgeError: OUT_OF_RANGE, no room is left.
@@ -310,8 +322,9 @@ def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array
             best, finger = cost, np.array([np.cos(angle), np.sin(angle)])
     z = max(where.floor + thing.hang + 0.010, where.rim + 0.012 if where.rim > where.floor + 0.012 else 0.0)
     z = max(z, where.floor + MIN_GRIP)
+    empty = np.array([where.center[0], where.center[1], z])
     if not len(where.things):
-        return np.array([where.center[0], where.center[1], z]), finger
+        return Release(empty, finger, np.zeros(3))
     steps = np.arange(-REACH, REACH, SEARCH)
     offset = np.stack(np.meshgrid(steps, steps), -1).reshape(-1, 2)
     away = np.hypot(*offset.T)
@@ -320,7 +333,8 @@ def release(thing: Grasp, where: Place, open_width: float) -> tuple[Array, Array
     nearest = nearest[room[nearest] > 0.0]
     spot = spot_among(thing, where.things, where.center + offset[nearest], room[nearest], z, open_width)
     z = max(z, spot.under + thing.hang + MARGIN)  # it is not pressed on what it comes down on
-    return np.array([*spot.center, z]), spot.finger
+    goal = np.array([*spot.center, z])
+    return Release(goal, spot.finger, goal - empty)
 
 
 def _room(where: Place, angle: float) -> float:

@@ -40,6 +40,7 @@ from bridgevla_ros.planner.grasp import Cloud3d, grasp, top_down
 from bridgevla_ros.planner.language import normalise
 from bridgevla_ros.planner.ledger import Ledger
 from bridgevla_ros.planner.lifting import Lifted, lift
+from bridgevla_ros.planner.own_body import without_arm
 from bridgevla_ros.planner.place import Place, free_ground, place, release
 from bridgevla_ros.planner.stops import POSTURE, Stop, by_either_hand, waypoints_of
 from bridgevla_ros.planner.viewpoint import camera_yaw as camera_yaw
@@ -133,6 +134,10 @@ class Planner:
                 with ledger.section("depth"):
                     numbers = self._network.numbers(frame.rgb)
                     frame = fill(frame, numbers, self.config.depth_writes, self.config.depth_residual)
+            arm = self._at_home if joints is None else joints
+            with ledger.section("lift"):
+                frame = without_arm(frame, T_base_camera, self.config.table_height, arm, self.arm)
+                cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
             seed = request.seed + self.config.seed + request.attempt
             with ledger.section("anchors"):
                 found = self.backend.anchors(frame, T_base_camera, clause, seed)
@@ -140,7 +145,6 @@ class Planner:
             self._agenda.count(request.task_id, entry, found.remaining)
             total = self._agenda.total(request.task_id, goals)
             with ledger.section("lift"):
-                cloud = Cloud3d.of(frame, T_base_camera, self.config.table_height)
                 noise = self.config.depth_noise
                 lifted = [lift(frame, T_base_camera, a.pixel, noise) for a in _given(found)]
                 anchors = _keypoints(found, lifted, T_base_camera)
@@ -155,7 +159,6 @@ class Planner:
                         _check_already(found, where, cloud)
                     stops = self._from_geometry(request, found, where, cloud)
             with ledger.section("gate"):
-                arm = self._at_home if joints is None else joints
                 draft = gate.Draft((), (), anchors, frame.intrinsics, T_base_camera, cloud, arm)
                 waypoints = self._passing(stops, draft)
                 if self.witness is not None:
@@ -303,8 +306,8 @@ class Planner:
         ]
         if where is not None:
             let_go = min(self.arm.gripper_max_width, thing.width + 0.025)
-            goal, finger = release(thing, where, let_go)
-            beside = (float(goal[0] - where.center[0]), float(goal[1] - where.center[1]), 0.0)
+            given = release(thing, where, let_go)
+            goal, finger = given.position, given.finger
             over = max(up, goal[2] + config.approach_height)
             free = found.reference is not None
             stops += [
@@ -316,7 +319,7 @@ class Planner:
                     let_go,
                     1,
                     free,
-                    beside,
+                    given.beside,
                 ),
                 Stop(at(goal, over, finger), WaypointKind.RETREAT, none, let_go, 1),
             ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 
 from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.errors import ErrorCode
-from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, GripperEvent, Keypoint, Waypoint, WaypointKind
 
 POSTURE = frozenset((ErrorCode.UNREACHABLE, ErrorCode.SINGULARITY, ErrorCode.TOO_FAST, ErrorCode.COLLISION))
@@ -28,8 +28,8 @@ class Stop:
     width: float
     anchor: int
     exact: bool = False
-    beside: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Metres from the place's middle to where the thing is let go, beside what lies there."""
+    beside: Array = field(default_factory=lambda: np.zeros(3))
+    """(3,) metres, ``Release.beside``."""
 
 
 def by_either_hand(stops: tuple[Stop, ...]) -> Iterator[tuple[Stop, ...]]:

@@ -16,6 +16,7 @@ from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.gate.draft import Draft
 from bridgevla_ros.planner.gate.sweep import Sweep
 from bridgevla_ros.planner.grasp import segment
+from bridgevla_ros.planner.own_body import OWN
 
 ABOVE = 0.015
 """Metres over the support from which a point is an obstacle; the support itself is ``check_body``'s."""
@@ -29,9 +30,6 @@ many of its 8 neighbours on its own reads a depth between two: it is in mid-air.
 
 STRAY = 3
 """Obstacle points are believed by threes: what is left of flying pixels stands alone."""
-
-OWN = 0.03
-"""Metres from the arm's body within which a point is the arm, or what it holds: model and calibration."""
 
 THING = 4
 """Pixels around a thing that are its own, at 320 of width: its edge, blurred by depth."""

@@ -21,7 +21,7 @@ class Draft:
         intrinsics, T_base_camera: Of the frame.
         cloud: What the frame shows, and the plane that things stand on.
         joints: Where the arm was.
-        beside: (3,) metres, base frame, from the place's middle to where it is let go beside what lies there.
+        beside: (3,) metres, base frame, how far what lies in the place moves the release (``Release``).
     """
 
     waypoints: tuple[Waypoint, ...]
