@@ -155,6 +155,7 @@ class Planner:
                     stops = self._from_model(local, lifted, T_base_camera)
                 else:
                     where = _place(found, lifted, cloud)
+                    anchors = _surer(anchors, where)
                     if request.attempt == 0 and where is not None:
                         _check_already(found, where, cloud)
                     stops = self._from_geometry(request, found, where, cloud)
@@ -385,6 +386,13 @@ def _place(found: Anchors, lifted: list[Lifted], cloud: Cloud3d) -> Place | None
     if found.reference is not None:
         return free_ground(lifted[1], cloud.support)
     return place(cloud, found.destination.pixel, lifted[1])
+
+
+def _surer(anchors: tuple[Keypoint, ...], where: Place | None) -> tuple[Keypoint, ...]:
+    """Anchors, that of a place as certain as its middle, whatever depth its own pixel has."""
+    if where is None or where.sigma >= anchors[1].sigma:
+        return anchors
+    return anchors[0], dataclasses.replace(anchors[1], sigma=where.sigma)
 
 
 def _check_already(found: Anchors, where: Place, cloud: Cloud3d) -> None:
