@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from bridgevla_ros.ros.domain import free_domain, in_use, release_domain
 from bridgevla_ros.ros.shared_memory import remove_stale_segments
@@ -35,6 +36,11 @@ LONG = (
 )
 """Files that take a minute and more, in the order in which they begin: for a long one that begins last all
 other processes wait. Neighbours are of two kinds, so that two graphs do not share two cores."""
+
+settings.register_profile("repeats", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None, print_blob=True)
+settings.load_profile("repeats")
+"""The same examples in every run; ``pytest --hypothesis-profile=search`` draws others."""
 
 os.environ["ROS_DOMAIN_ID"] = str(free_domain())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

@@ -24,7 +24,7 @@ def build(poses, straight=(), rests=()):
     return positions, quats, bspline.build(positions, quats, lines, stops, BOX)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(pose, min_size=2, max_size=7), st.data())
 def test_passes_every_waypoint_smoothly_and_stays_in_the_box(poses, data) -> None:
     straight = data.draw(st.sets(st.integers(0, len(poses) - 2)))
@@ -45,7 +45,7 @@ def test_passes_every_waypoint_smoothly_and_stays_in_the_box(poses, data) -> Non
                 np.testing.assert_allclose(value[0], value[1], atol=1e-4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(pose, min_size=3, max_size=6), st.data())
 def test_straight_legs_are_straight_and_never_turn_back(poses, data) -> None:
     leg = data.draw(st.integers(0, len(poses) - 2))

@@ -85,7 +85,7 @@ def test_workspace_crop_shows_both_objects() -> None:
     assert quality.noise == pytest.approx(0.001, rel=0.5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.tuples(st.floats(0.2, 0.85), st.floats(-0.45, 0.45), st.floats(-0.05, 0.3)),
     st.booleans(),

@@ -248,7 +248,7 @@ def test_a_bank_is_exported(form: str, tmp_path: Path) -> None:
 # -- samples -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31))
 def test_labels_lead_to_the_true_contact(library: GuidanceLibrary, seed: int) -> None:
     """Guided contact + label, turned back into the base frame, is the true pose (height within the band)."""

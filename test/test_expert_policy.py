@@ -294,7 +294,7 @@ def turn_observation(obs: ExpertObservation, T: Transform) -> ExpertObservation:
     return dataclasses.replace(obs, guidance=guidance, joints=(joints,), cloud=cloud)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     yaw=st.floats(-3.1, 3.1), shift=st.tuples(*[st.floats(-0.5, 0.5)] * 3), seed=st.integers(0, 2**31),
     before=st.floats(0.0, 1.5),
@@ -339,7 +339,7 @@ def test_a_turned_base_changes_nothing_but_rounding(
     assert moved.correction == pytest.approx(plain.correction, abs=1e-4)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     turn=st.tuples(*[st.floats(-1.0, 1.0)] * 3), shift=st.tuples(*[st.floats(-0.8, 0.8)] * 3),
     before=st.floats(0.0, 1.0),

@@ -156,7 +156,7 @@ def test_jacobian_is_the_derivative_of_fk() -> None:
     np.testing.assert_allclose(ARM.jacobian(q), numeric, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_ik_reaches_what_fk_says_is_reachable(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -171,7 +171,7 @@ def test_ik_reaches_what_fk_says_is_reachable(seed: int) -> None:
         assert angle < 1.1e-3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     x=st.floats(0.3, 0.65),
     y=st.floats(-0.35, 0.35),

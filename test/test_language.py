@@ -90,7 +90,7 @@ def test_too_many_steps() -> None:
 
 
 @given(st.text(max_size=MAX_INSTRUCTION_CHARACTERS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_clauses_or_a_refusal(text: str) -> None:
     code = ErrorCode.NONE
     clauses: tuple[str, ...] = ()

@@ -17,7 +17,7 @@ SIZES = st.sampled_from([(320, 240), (640, 480), (1280, 720), (333, 257)])
 
 @pytest.mark.parametrize("name", sorted(CONVENTIONS))
 @given(size=SIZES, u=st.floats(0, 1), v=st.floats(0, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_pixels_survive_the_round_trip(name: str, size: tuple[int, int], u: float, v: float) -> None:
     width, height = size
     pixels = np.array([[u * (width - 1), v * (height - 1)]])
@@ -94,7 +94,7 @@ def test_out_of_range_is_not_rescaled(name: str, point: tuple[float, float]) -> 
 
 
 @given(st.text(max_size=200), st.sampled_from(sorted(CONVENTIONS)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_is_points_or_parse(text: str, name: str) -> None:
     codes = set()
     for read in (lambda: parse.points(text, name), lambda: parse.waypoints(text, 2)):

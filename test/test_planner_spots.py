@@ -92,7 +92,7 @@ def table_with(blocks: list[tuple[float, float, float]]) -> Cloud3d:
 POSITION = st.tuples(st.floats(0.25, 0.75), st.floats(-0.25, 0.25))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(["beside", "left", "right", "behind", "front", "between"]),
     st.lists(POSITION, min_size=3, max_size=5),

@@ -81,7 +81,7 @@ def test_a_message_that_breaks_off_is_named() -> None:
 
 
 @given(st.binary(min_size=8, max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_what_is_no_message_is_refused(noise: bytes) -> None:
     with pytest.raises(ProtocolError):
         protocol.read(io.BytesIO(b"\xff" + noise))
@@ -224,7 +224,7 @@ def reached(arm: ArmModel, stops: list[oracle.Stop]) -> None:
 
 
 @given(st.floats(-3.1, 3.1), st.floats(-3.1, 3.1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_stack_ends_sides_along_sides(first: float, second: float) -> None:
     a, b = np.array([0.50, -0.06, -0.092]), np.array([0.58, 0.07, -0.087])
     poses = {"cubeA": Transform(a, yawed(first)), "cubeB": Transform(b, yawed(second))}
@@ -240,7 +240,7 @@ def test_the_stack_ends_sides_along_sides(first: float, second: float) -> None:
 
 
 @given(st.floats(-3.1, 3.1), st.floats(0.11, 0.225))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_nut_ends_around_the_peg(yaw: float, y: float) -> None:
     poses = {
         "nut": Transform([0.4475, y, -0.082], yawed(yaw)),

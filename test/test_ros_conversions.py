@@ -42,8 +42,7 @@ from bridgevla_ros.core.types import (
 )
 from bridgevla_ros.ros import conversions
 
-settings.register_profile("quick", max_examples=20, deadline=None, derandomize=True)
-settings.load_profile("quick")
+QUICK = settings(max_examples=20)
 
 JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 
@@ -258,11 +257,13 @@ statuses = st.builds(
 leases = st.builds(Lease, stamps, st.integers(0, 10**10).map(lambda ns: ns / 1e9), text, text)
 
 
+@QUICK
 @given(stamps)
 def test_stamp_to_message_and_back_is_exact(stamp: float) -> None:
     assert conversions.stamp_from_msg(conversions.stamp_to_msg(stamp)) == stamp
 
 
+@QUICK
 @given(st.integers(0, 10**7), st.integers(0, 999_999_999))
 def test_simulated_stamps_keep_every_nanosecond(sec: int, nanosec: int) -> None:
     msg = Time(sec=sec, nanosec=nanosec)
@@ -274,6 +275,7 @@ def test_a_stamp_that_is_no_time_is_refused() -> None:
         conversions.stamp_to_msg(math.nan)
 
 
+@QUICK
 @given(transforms)
 def test_poses_and_transforms(transform: Transform) -> None:
     for back in (
@@ -290,6 +292,7 @@ def test_a_zero_quaternion_is_refused() -> None:
         conversions.pose_from_msg(msg)
 
 
+@QUICK
 @given(plans)
 def test_waypoint_plan(plan: WaypointPlan) -> None:
     msg = conversions.waypoint_plan_to_msg(plan)
@@ -297,6 +300,7 @@ def test_waypoint_plan(plan: WaypointPlan) -> None:
     assert_same(plan, conversions.waypoint_plan_from_msg(msg))
 
 
+@QUICK
 @given(requests)
 def test_plan_request(request: PlanRequest) -> None:
     assert_same(
@@ -305,11 +309,13 @@ def test_plan_request(request: PlanRequest) -> None:
     )
 
 
+@QUICK
 @given(guidances())
 def test_guidance(guidance: Guidance) -> None:
     assert_same(guidance, conversions.guidance_from_msg(conversions.guidance_to_msg(guidance)))
 
 
+@QUICK
 @given(chunks(), st.permutations(range(7)))
 def test_action_chunk_in_any_joint_order(chunk: ActionChunk, order: list[int]) -> None:
     msg = conversions.action_chunk_to_msg(chunk, JOINTS)
@@ -320,6 +326,7 @@ def test_action_chunk_in_any_joint_order(chunk: ActionChunk, order: list[int]) -
     assert_same(chunk, conversions.action_chunk_from_msg(msg, JOINTS))
 
 
+@QUICK
 @given(stamps.filter(bool), codes.filter(bool), text, finite, st.one_of(finite, st.just(math.nan)))
 def test_a_refusal_in_the_place_of_a_chunk(
     stamp: float, code: ErrorCode, message: str, value: float, limit: float
@@ -336,11 +343,13 @@ def test_a_refusal_in_the_place_of_a_chunk(
         conversions.action_chunk_from_msg(msg, JOINTS)
 
 
+@QUICK
 @given(progresses)
 def test_progress(progress: Progress) -> None:
     assert_same(progress, conversions.progress_from_msg(conversions.progress_to_msg(progress)))
 
 
+@QUICK
 @given(qualities)
 def test_depth_quality(quality: DepthQuality) -> None:
     assert_same(
@@ -349,16 +358,19 @@ def test_depth_quality(quality: DepthQuality) -> None:
     )
 
 
+@QUICK
 @given(statuses)
 def test_task_status(status: TaskStatus) -> None:
     assert_same(status, conversions.task_status_from_msg(conversions.task_status_to_msg(status)))
 
 
+@QUICK
 @given(leases)
 def test_lease(lease: Lease) -> None:
     assert_same(lease, conversions.lease_from_msg(conversions.lease_to_msg(lease)))
 
 
+@QUICK
 @given(stamps, st.integers(0, 100), transforms, st.one_of(unit, st.just(math.nan)))
 def test_arm_command(stamp: float, seed: int, pose: Transform, width: float) -> None:
     rng = np.random.default_rng(seed)
@@ -375,6 +387,7 @@ def test_arm_command(stamp: float, seed: int, pose: Transform, width: float) -> 
     assert_same(command, conversions.arm_command_from_msgs(*msgs, JOINTS))
 
 
+@QUICK
 @given(st.permutations(range(8)), st.integers(0, 100))
 def test_joint_states_are_matched_by_name(order: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -392,6 +405,7 @@ def test_a_missing_joint_is_named() -> None:
         conversions.joint_state_from_msg(msg, JOINTS)
 
 
+@QUICK
 @given(
     arrays(np.float32, (20, 3), elements=st.floats(-2, 2, width=32)),
     arrays(np.float32, 20, elements=st.floats(0, 9, width=32)),

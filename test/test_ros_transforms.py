@@ -23,7 +23,7 @@ def pose(seed: int) -> Transform:
 
 
 @given(st.integers(0, 1000), st.floats(0.0, 9.9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_lookup_across_two_branches_in_time(seed: int, stamp: float) -> None:
     """camera <- mount <- base -> link1 -> link2: the same as multiplying by hand, and its inverse."""
     tree = TransformTree()

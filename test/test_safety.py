@@ -25,7 +25,7 @@ def at(x: float, y: float, z: float) -> Array:
     return result.q
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["any", "parallel", "point", "crossing"]))
 def test_segment_distance_is_the_smallest_between_points(seed: int, kind: str) -> None:
     rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def test_closing_fingers_reach_lower_than_open_ones() -> None:
     assert ARM.finger_tips(ARM.fk(q), 0.0)[:, 2].min() < ARM.finger_tips(ARM.fk(q), 0.085)[:, 2].min() - 0.012
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_a_proven_brake_hits_nothing_on_its_way(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -17,7 +17,7 @@ from bridgevla_ros.core.types import StreamerState
 LIMITS = MotionLimits(ARM.velocity_limit, ARM.acceleration_limit, ARM.jerk_limit)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_one_step_keeps_the_limits_whatever_is_wanted(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ FAULTS = [
 ]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32 - 1), st.lists(st.sampled_from(FAULTS), min_size=4, max_size=9))
 def test_no_sequence_of_faults_reaches_the_arm(seed: int, faults: list[str]) -> None:
     rng = np.random.default_rng(seed)

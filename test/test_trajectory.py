@@ -160,7 +160,7 @@ def test_contact_speed_holds_on_the_way_down() -> None:
 xyz = st.tuples(st.floats(0.26, 0.79), st.floats(-0.39, 0.39), st.floats(0.0, 0.59))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(
@@ -188,7 +188,7 @@ def test_limits_hold_for_any_waypoints(rows, start) -> None:
         assert np.linalg.norm(guidance.position - p, axis=1).min() < config.max_speed * config.sample_period
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @example(1.0, 3.0, 3.0, 1.0)
 @example(0.697, 3.908, 3.965, 0.496)
 @given(st.floats(0.05, 1.0), st.floats(0.3, 5.0), st.floats(3.0, 100.0), st.floats(0.2, 3.0))
@@ -261,7 +261,6 @@ def test_refused_plan_and_broken_poses_are_refused() -> None:
 GUIDANCE = generate(PICK_AND_PLACE)
 
 
-@settings(deadline=None)
 @given(st.floats(0.0, 1.0), st.integers(0, 3))
 def test_window_waits_at_the_next_event_and_agrees_with_the_samples(progress: float, done: int) -> None:
     seen = window(GUIDANCE, progress, done, 16, 0.05)

@@ -18,7 +18,7 @@ vectors = st.one_of(
 
 
 @given(vectors)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_quaternion_is_scipys(vector: np.ndarray) -> None:
     rotation = Rotation.from_rotvec(vector)
     quat = Transform(np.zeros(3), rotation.as_matrix()).quat()
@@ -29,7 +29,7 @@ def test_quaternion_is_scipys(vector: np.ndarray) -> None:
 
 
 @given(vectors, vectors, arrays(np.float64, (2, 3), elements=st.floats(-5, 5)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_composition_and_inverse(first: np.ndarray, second: np.ndarray, offsets: np.ndarray) -> None:
     T_a_b = Transform(offsets[0], Rotation.from_rotvec(first).as_matrix())
     T_b_c = Transform(offsets[1], Rotation.from_rotvec(second).as_matrix())

@@ -107,7 +107,7 @@ def lift(frame: RgbdFrame, T_base_camera: Transform, pixel: Array, noise: float 
     else:
         touching = depth[valid & (away <= round(scale))]
         # What reads the farther surface next to a nearer one may be the nearer one's edge; not the other way.
-        others = touching[touching < found - STEP / 2]
+        others = touching[touching < found]
     scatter = 1.4826 * float(np.median(np.abs(depth[surface] - np.median(depth[surface]))))
     systematic = noise * found**2
     if frame.sigma is not None:
