@@ -39,8 +39,7 @@ other processes wait. Neighbours are of two kinds, so that two graphs do not sha
 
 settings.register_profile("repeats", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, print_blob=True)
-settings.load_profile("repeats")
-"""The same examples in every run; ``pytest --hypothesis-profile=search`` draws others."""
+settings.load_profile("repeats")  # `pytest --hypothesis-profile=search` draws other examples
 
 os.environ["ROS_DOMAIN_ID"] = str(free_domain())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"

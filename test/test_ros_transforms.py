@@ -87,7 +87,7 @@ def test_time_going_back_voids_what_was_known() -> None:
         tree.lookup("base", "tool", 102.0)
 
 
-def test_old_transforms_are_let_go() -> None:
+def test_old_transforms_are_let_go_and_lookups_stay_fast() -> None:
     tree = TransformTree(memory=1.0)
     for i in range(5000):
         tree.add(
@@ -99,6 +99,10 @@ def test_old_transforms_are_let_go() -> None:
     with pytest.raises(BridgeError):
         tree.lookup("base", "tool", 0.5)
     np.testing.assert_allclose(tree.lookup("base", "tool", 4.5).translation, 4500.0)
+    start = time.process_time()
+    for i in range(200):
+        tree.lookup("base", "tool", 4.5 + i / 1000 + 1e-4)
+    assert (time.process_time() - start) / 200 < 2e-3
 
 
 def test_buffer_hears_tf_and_tf_static(node: Any, spin_until: Callable[..., bool]) -> None:

@@ -134,12 +134,17 @@ def distro() -> str:
     return os.environ.get("ROS_DISTRO", "")
 
 
-def git_state(tree: Path) -> tuple[dict[str, str], bytes]:
-    """State of a checkout and its uncommitted changes; empty where it is none, or git is not there."""
+def git_state(tree: Path, but: str = "") -> tuple[dict[str, str], bytes]:
+    """State of a checkout and its uncommitted changes; empty where it is none, or git is not there.
+
+    Args:
+        tree: Its root.
+        but: A folder in it, changes in which do not count; empty for none.
+    """
     if not (tree / ".git").exists():
         return {}, b""
     try:
-        diff = _git(tree, "diff", "--no-ext-diff", "HEAD")
+        diff = _git(tree, "diff", "--no-ext-diff", "HEAD", "--", ".", *([f":(exclude){but}"] if but else []))
         return {
             "commit": _git(tree, "rev-parse", "HEAD").decode().strip(),
             "branch": _git(tree, "rev-parse", "--abbrev-ref", "HEAD").decode().strip(),
@@ -152,19 +157,7 @@ def git_state(tree: Path) -> tuple[dict[str, str], bytes]:
 
 def commit() -> str:
     """The commit of this package's own source; empty outside of a checkout, or without git."""
-    tree = resources.roots()[0]
-    if not (tree / ".git").exists():
-        return ""
-    try:
-        return _git(tree, "rev-parse", "HEAD").decode().strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def changed(but: str) -> bool:
-    """Whether this package's own source differs from ``commit``, whatever lies in its folder ``but``."""
-    tree = resources.roots()[0]
-    return bool(_git(tree, "diff", "--no-ext-diff", "HEAD", "--", ".", f":(exclude){but}"))
+    return git_state(resources.roots()[0])[0].get("commit", "")
 
 
 def _git(tree: Path, *words: str) -> bytes:

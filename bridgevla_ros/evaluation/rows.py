@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridgevla_ros.bags.provenance import changed, commit
+from bridgevla_ros.bags.provenance import git_state
+from bridgevla_ros.core import resources
 from bridgevla_ros.evaluation import plots
 from bridgevla_ros.evaluation.fleet import Answer, Journal, Piece, Watch, run_pieces
 from bridgevla_ros.evaluation.report import Plot, Section, Table
@@ -190,8 +191,8 @@ def _cores() -> int:
 
 def _commit() -> str:
     """Commit of the tree that runs, and whether files differ docs aside; empty outside of git."""
-    found = commit()
-    return found[:12] + (" with changes" if changed("docs") else "") if found else ""
+    state, _ = git_state(resources.roots()[0], but="docs")
+    return state["commit"][:12] + (" with changes" if state["dirty"] == "true" else "") if state else ""
 
 
 # -- how they are shown ----------------------------------------------------------------------------

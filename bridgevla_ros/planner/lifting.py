@@ -150,14 +150,17 @@ def _rim(
         surfaces: Mask of the patch: where there is a surface.
     """
     u, v = pixel
-    blank = ~(np.isfinite(depth) & (depth > 0))
-    blank[patch] = ~surfaces
     rows, columns = _square(u, v, reach)
+    near: Array = depth[rows, columns].astype(np.float64)
+    valid = np.isfinite(near) & (near > 0)
+    told = valid.copy()
+    top, left = patch[0].start - rows.start, patch[1].start - columns.start
+    told[top : top + surfaces.shape[0], left : left + surfaces.shape[1]] = surfaces
     around = np.ones((3, 3))
-    parts, _ = ndimage.label(blank[rows, columns], around)
+    parts, _ = ndimage.label(~told, around)
     hole = parts == parts[v - rows.start, u - columns.start]
-    seen: Array = depth[rows, columns][ndimage.binary_dilation(hole, around)].astype(np.float64)
-    return seen[np.isfinite(seen) & (seen > 0)]
+    rim: NDArray[np.bool_] = ndimage.binary_dilation(hole, around) & valid
+    return near[rim]
 
 
 def _joined(depth: Array, valid: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -14,6 +14,9 @@ from bridgevla_ros.core.errors import ErrorCode
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, GripperEvent, Keypoint, Waypoint, WaypointKind
 
+HALF_TURN = np.diag([-1.0, -1.0, 1.0])
+"""About the TCP's own z."""
+
 POSTURE = frozenset((ErrorCode.UNREACHABLE, ErrorCode.SINGULARITY, ErrorCode.TOO_FAST, ErrorCode.COLLISION))
 """What a path may be refused for that another posture of the hand may not be refused for."""
 
@@ -47,10 +50,6 @@ def by_either_hand(stops: tuple[Stop, ...]) -> Iterator[tuple[Stop, ...]]:
             else s
             for s in stops
         )
-
-
-HALF_TURN = np.diag([-1.0, -1.0, 1.0])
-"""About the TCP's own z."""
 
 
 def waypoints_of(

@@ -11,12 +11,12 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.safety import Envelope, EnvelopeConfig
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import GripperEvent, WaypointKind
-from bridgevla_ros.perception.kernels import body_distances, nearest_gaps
+from bridgevla_ros.perception.kernels import nearest_gaps
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.gate.draft import Draft
 from bridgevla_ros.planner.gate.sweep import Sweep
 from bridgevla_ros.planner.grasp import segment
-from bridgevla_ros.planner.own_body import OWN
+from bridgevla_ros.planner.own_body import own_body
 
 ABOVE = 0.015
 """Metres over the support from which a point is an obstacle; the support itself is ``check_body``'s."""
@@ -107,10 +107,8 @@ def obstacles(draft: Draft, arm: ArmModel) -> Array:
         except BridgeError:
             continue  # nothing stands out there: nothing is to be left out
         keep[window] &= ~ndimage.binary_dilation(mask, iterations=margin)
-    points = cloud.points[keep]
+    points = cloud.points[keep & ~own_body(cloud, draft.joints, arm)]
     points = points[np.hypot(points[:, 0], points[:, 1]) < 1.2]
-    start, end, radius = arm.body_capsules(draft.joints.position, draft.joints.gripper_width)
-    points = points[body_distances(points, start, end, radius) > OWN]
     _, first = np.unique(_voxels(points), return_index=True)
     return np.ascontiguousarray(points[first])
 
