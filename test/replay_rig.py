@@ -51,11 +51,11 @@ from bridgevla_ros.ros import conversions
 CAMERA = synthetic.camera_looking_at(np.array([1.15, 0.25, 0.75]), np.array([0.5, 0.0, 0.05]))
 INTRINSICS = replace(synthetic.intrinsics_of(160, 120, fov_y=0.75), frame="eye")
 CUBE = np.array([[0.50, -0.02, 0.0], [0.54, 0.02, 0.05]])
-EXPERT: dict[str, Any] = {"policy": "expert", "samples": 2, "cloud_max_age": 0.12}
+EXPERT: dict[str, Any] = {"policy": "expert", "cloud_max_age": 0.12}
 """Parameters of the rig's expert: a cloud each tenth of a second contents it, one that is lost does not."""
 LOST = 1.13
 """Seconds after the start at which no image comes."""
-SAMPLES = {f"action_expert.{name}": value for name, value in EXPERT.items()}
+RECORDED = {f"action_expert.{name}": value for name, value in EXPERT.items()}
 """The rig's bag, like a foreign one, holds no parameters."""
 START = 5.0
 """Seconds at which simulated time begins."""

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.config import ModelConfig
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.training import appf, expert_metrics
@@ -50,7 +51,8 @@ def cubes(frames: int, episodes: int = 1) -> Bank:
             "stamp": 0.2 * i, "camera": np.array([1.1, 0.0, 0.7, 0.0, 0.0, 0.0, 1.0]),
             "joints": np.zeros(7), "joint_velocity": np.zeros(7), "tcp": pose + above,
             "twist": np.zeros(6), "width": 0.085, "center": center, "episode": 200_000 + i % episodes,
-            "contact": 0, "event": 2, "pose": pose, "yaw_period": np.pi / 2, "z_band": np.array([0.02, 0.03]),
+            "contact": 0, "event": 2, "pose": pose, "yaw_period": np.pi / 2,
+            "z_band": np.array([0.02, 0.03]), "x_band": np.zeros(2),
             "others": np.full((OTHERS, 2), np.nan), "onward": np.zeros(3),
         })  # fmt: skip
         clouds.append((np.concatenate([own, other]), np.zeros(210), np.arange(210) < 150))
@@ -150,6 +152,21 @@ def test_the_truth_of_points_is_no_input(sampler: Sampler) -> None:
     assert float(parts["contact_mm"]) == float(same["contact_mm"])
 
 
+def test_the_denoiser_learns_from_the_contact_that_inference_gives(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    objective = Objective(ExpertModel(SMALL), CONFIG)
+    data = Draws(sampler, CONFIG, 2, 8, 0).draw(0)
+    told = []
+    observe = objective.model.denoiser.observe
+    monkeypatch.setattr(objective.model.denoiser, "observe", lambda *a: (told.append(a), observe(*a))[1])
+    objective(data)
+    contact, seen, _ = objective.model.look(data["cloud"], data["mask"], data["features"])
+    assert torch.allclose(told[0][1], contact)
+    assert torch.allclose(told[0][2], seen)
+
+
 def test_curves_and_figures_are_written(sampler: Sampler, accelerator: Accelerator, tmp_path: Path) -> None:
     held = expert_metrics.HeldOut(cubes(30), Recipe(), SMALL, 12, 0)
     two = trainer(2, tmp_path, accelerator)
@@ -164,6 +181,20 @@ def test_curves_and_figures_are_written(sampler: Sampler, accelerator: Accelerat
     curves.Reload()
     assert [e.step for e in curves.Scalars("held_out/pick_mm")] == [3, 6]
     assert "stage2/denoise" in curves.Tags()["scalars"]
+
+
+def test_errors_of_encoder_and_chunk_are_told_apart(tmp_path: Path) -> None:
+    model = ExpertModel(SMALL)
+    appf.write(tmp_path, model, {})
+    loaded = checkpoint.load(tmp_path)
+    found = expert_metrics.origins(loaded, cubes(30), Recipe(), 12)
+    held = expert_metrics.HeldOut(cubes(30), Recipe(), SMALL, 12, 0)
+    figures = held.figures(expert_metrics.network(model))
+    assert found["chunk"] == pytest.approx(figures["pick_mm"], rel=0.05)  # weights are kept in half precision
+    assert min(found.values()) > 0.0
+    with pytest.raises(BridgeError, match="no kind of contact has 20") as caught:
+        expert_metrics.origins(loaded, cubes(5), Recipe())
+    assert caught.value.code == ErrorCode.BAD_INPUT
 
 
 def test_a_state_that_cannot_be_resumed_is_refused(

@@ -122,6 +122,8 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in curve) + '{"half')
     monkeypatch.setattr(rows, "weights_sha256", lambda folder="": "0123456789abcdef" * 4)
+    parts = {"encoder": 4.04, "chunk": 5.44, "denoiser": 2.14}
+    monkeypatch.setattr(experiment_trainings, "_origins", lambda args, folders: dict.fromkeys(folders, parts))
     return tmp_path
 
 
@@ -144,6 +146,8 @@ def test_trainings_that_are_there_are_compared(trained: Path, name: str, count: 
         assert (found["pick_mm"]["joint_steps"], found["pick_mm"]["appf_steps"]) == (600, 300)
         assert not found["pick_mm"]["met"]
         assert found["place_mm"]["met"]
+        assert document["origins"]["joint"]["denoiser"] == 2.14
+        assert "<td>2.1</td>" in (trained / "e.html").read_text()
     else:
         assert document["noise_unit_m"] == 0.2
     assert "RoboTwin" in (trained / "e.html").read_text() or name == "appf"

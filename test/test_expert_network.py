@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -16,6 +17,8 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.config import ModelConfig
 from bridgevla_ros.expert.diffusion import ddim_steps
+from bridgevla_ros.expert.encoder import VoteEncoder
+from bridgevla_ros.expert.features import POSITION_SCALE
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.expert.runtime_onnx import OnnxRuntime, graph_name, save_graph
 from bridgevla_ros.expert.runtime_torch import TorchRuntime
@@ -84,8 +87,8 @@ def test_onnx_with_weights_from_the_checkpoint_equals_torch(kind: str, tmp_path:
     for steps in (4, 3) if kind == "vote, mlp" else (4,):  # shipped graph; exported now
         a = OnnxRuntime(loaded, steps, 1)(*inputs, mask, noise)
         b = TorchRuntime(loaded, steps, "cpu", 1)(*inputs, mask, noise)
-        assert np.abs(a[0] - b[0]).max() < 2e-4
-        assert np.abs(a[1] - b[1]).max() < 2e-4
+        for one, other in zip(a, b, strict=True):
+            assert np.abs(one - other).max() < 2e-4
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -185,6 +188,36 @@ def test_a_half_written_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="half-written") as caught:
         OnnxRuntime(loaded, 4, 1)
     assert "remove sampler_4.onnx" in caught.value.remedy
+
+
+def test_a_graph_that_an_earlier_version_wrote_is_made_anew(tmp_path: Path) -> None:
+    save(tmp_path)
+    loaded = checkpoint.load(str(tmp_path))
+    path = save_graph(tmp_path, loaded, 4)
+    graph = onnx.load_model_from_string(path.read_bytes())
+    del graph.graph.output[2]  # the dissent of the votes
+    path.write_bytes(graph.SerializeToString())
+    cloud = np.random.default_rng(0).normal(size=(1, 30, 4)).astype(np.float32)
+    vector = np.zeros((1, SMALL.feature_dim), np.float32)
+    noise = np.zeros((1, SMALL.horizon * SMALL.action_dim), np.float32)
+    *_, dissent = OnnxRuntime(loaded, 4, 1)(vector, cloud, np.ones((1, 30), np.float32), noise)
+    assert dissent.shape == (1,)
+    assert dissent[0] > 0.0
+
+
+def test_votes_differ_by_their_distance_from_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(SMALL)
+    cloud, mask = torch.randn(1, 6, 4), torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0, 0.0]])
+    assert isinstance(model.encoder, VoteEncoder)
+    ballot = torch.zeros(1, 6, 5)  # all alike: the votes are the points themselves
+    monkeypatch.setattr(model.encoder.ballot, "forward", lambda _: ballot)
+    seen = model.encoder(cloud, mask, torch.randn(1, SMALL.feature_dim))
+    there = cloud[0, :4, :2]
+    wanted = (
+        ((there - there.mean(dim=0)) ** 2).sum(dim=1).mean().sqrt() * POSITION_SCALE / SMALL.position_limit
+    )
+    assert seen.dissent.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert model.encoder(cloud, 0.0 * mask, torch.randn(1, SMALL.feature_dim)).dissent.item() == 0.0
 
 
 def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path) -> None:

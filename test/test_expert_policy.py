@@ -35,6 +35,7 @@ from bridgevla_ros.expert.policy import (
     FollowPolicy,
     LearnedPolicy,
     SnapPolicy,
+    disagreement,
     make_policy,
 )
 
@@ -168,6 +169,43 @@ def test_the_correction_stays_at_the_grasp_and_fades_in_the_retreat(arm: ArmMode
         progress, now = float(chunk.progress[0]), now + 0.05
     assert np.linalg.norm(offsets[0][:2] - [0.0, 0.02]) < 0.006  # at the grasp: on the cube
     assert np.linalg.norm(offsets[1]) < 0.004  # at the place, where no cloud is: on guidance
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_what_is_held_beside_the_fingers_is_corrected_as_if_the_fingers_were_there(
+    arm: ArmModel, learned: LearnedPolicy, monkeypatch: pytest.MonkeyPatch, turns: bool
+) -> None:
+    if turns:  # whatever the network sees, it turns what is held by 0.3 rad
+        model = learned.model
+        shift, turn = (
+            np.tile([0.01, 0.0, 0.0], (model.horizon, 1)),
+            np.tile([0.0, 0.0, 0.3], (model.horizon, 1)),
+        )
+        action = features.encode_action(shift, turn, np.zeros(model.horizon), model)
+        monkeypatch.setattr(learned, "runtime", lambda *_: (action[None], action[None], np.zeros(1)))
+    offset = np.array([0.05, -0.02, 0.0])
+    between = make_guidance(arm)
+    last = Rotation.from_quat(between.quat[-1]).apply(offset)
+    beside = dataclasses.replace(
+        between,
+        guidance_id="beside",
+        position=between.position - Rotation.from_quat(between.quat).apply(offset),
+        contact_position=between.contact_position - last,
+        contact_offset=np.tile(offset, (2, 1)),
+    )
+    progress = float(between.contact_progress[1]) - 0.6 / between.duration
+    cloud = box_cloud(TARGET + np.array([0.010, 0.014, -0.045]), 9.95, side=0.05)
+    made, hands = [], []
+    for guidance in (between, beside):
+        learned.reset()
+        chunk = learned.chunk(observe(arm, guidance, progress, 2, cloud=cloud), 3)
+        turned = Rotation.from_quat(chunk.quat)
+        made.append(chunk.position + turned.apply(guidance.contact_offset[1]))
+        hands.append(turned)
+    assert np.linalg.norm(made[0][-1] - TARGET) > 0.005
+    assert not turns or (hands[0] * Rotation.from_quat(between.quat[-1]).inv()).magnitude()[-1] > 0.2
+    np.testing.assert_allclose(made[1], made[0], atol=5e-4)
+    assert (hands[0] * hands[1].inv()).magnitude().max() < 2e-3
 
 
 @pytest.mark.parametrize("name", ["cloud", "joints", "progress", "guidance"])
@@ -416,6 +454,14 @@ def test_a_cloud_that_is_not_finite_is_named(arm: ArmModel, learned: LearnedPoli
         learned.chunk(observe(arm, guidance, at_contact(guidance), 1, cloud=cloud), 0)
     assert caught.value.code == ErrorCode.BAD_INPUT
     assert caught.value.remedy
+
+
+def test_the_spread_is_of_the_samples_and_of_the_votes() -> None:
+    steps = np.zeros((2, 3, 3))
+    steps[1, :, 0] = 0.002
+    assert disagreement(steps, 0.0, np.ones(3)) == pytest.approx(0.001)
+    assert disagreement(0.0 * steps, 0.004, np.array([0.0, 0.0, 1.0])) == pytest.approx(0.004 / np.sqrt(3.0))
+    assert disagreement(steps, 0.004, np.ones(3)) == pytest.approx(np.hypot(0.001, 0.004))
 
 
 def test_gripping_freezes_the_pose(arm: ArmModel) -> None:

@@ -22,6 +22,7 @@ from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.eyes import Eyes
 from bridgevla_ros.planner.gate.collision import STRAY, clearances, obstacles
 from bridgevla_ros.planner.gate.sweep import SPACING
+from bridgevla_ros.planner.gate.waypoints import check_finite, check_reprojection
 from bridgevla_ros.planner.grasp import Cloud3d
 from bridgevla_ros.planner.planner import Planner
 from bridgevla_ros.planner.witness import Witness
@@ -135,6 +136,27 @@ def test_limits_are_parameters(
     error = refusal(draft, arm, PlannerConfig(**change))
     assert (error.code, words in error.message) == (code, True), error
     assert error.value > error.limit
+
+
+def test_a_contact_beside_its_anchor_needs_something_held_that_reaches_there(draft: gate.Draft) -> None:
+    number = next(i for i, w in enumerate(draft.waypoints) if w.gripper_event is GripperEvent.CLOSE)
+    offset = np.array([0.12, 0.0, 0.0])
+    pose = draft.poses_base[number]
+    aside = Transform(pose.apply(-offset), pose.rotation)
+
+    def moved(**change: np.ndarray) -> gate.Draft:
+        waypoints, poses = list(draft.waypoints), list(draft.poses_base)
+        waypoints[number] = dataclasses.replace(
+            waypoints[number], T_camera_tcp=draft.T_base_camera.inverse() @ aside, **change
+        )
+        poses[number] = aside
+        return dataclasses.replace(draft, waypoints=tuple(waypoints), poses_base=tuple(poses))
+
+    check_reprojection(moved(contact_offset=offset), PlannerConfig())
+    with pytest.raises(BridgeError, match="px from its anchor"):
+        check_reprojection(moved(), PlannerConfig())
+    with pytest.raises(BridgeError, match="not finite"):
+        check_finite(moved(contact_offset=np.full(3, np.nan)))
 
 
 def test_joints_that_cannot_follow(draft: gate.Draft) -> None:

@@ -220,9 +220,10 @@ def test_the_digest_is_of_what_moves_the_arm(planner: Planner, frame: RgbdFrame,
     plan = ask(planner, frame, world, "put the red cube in the blue bowl")
     assert plan.digest == digest(plan)
     assert digest(dataclasses.replace(plan, latency=9.0, null_probability=0.4)) == plan.digest
-    waypoint = dataclasses.replace(plan.waypoints[1], gripper_width=0.01)
-    other = dataclasses.replace(plan, waypoints=(plan.waypoints[0], waypoint, *plan.waypoints[2:]))
-    assert digest(other) != plan.digest
+    for change in ({"gripper_width": 0.01}, {"contact_offset": np.array([0.0, 0.03, 0.0])}):
+        waypoint = dataclasses.replace(plan.waypoints[1], **change)
+        other = dataclasses.replace(plan, waypoints=(plan.waypoints[0], waypoint, *plan.waypoints[2:]))
+        assert digest(other) != plan.digest
 
 
 def test_plans_repeat(planner: Planner, frame: RgbdFrame, world: World) -> None:

@@ -1,5 +1,6 @@
 """Which of several things the shipped planner takes, on one rendered scene."""
 
+import numpy as np
 import pytest
 from scene_rig import scene, thing
 
@@ -73,6 +74,18 @@ def test_refusals(
     assert sorted(caught.value.candidates) == names
 
 
+def test_who_names_what_is_not_there_is_told_what_is(
+    backend: EmbeddedBackend, frame: RgbdFrame, world: World
+) -> None:
+    asked = "put the green cube in the blue bowl"
+    with pytest.raises(BridgeError, match="no green cube to be seen") as caught:
+        backend.anchors(frame, world.T_base_camera, asked, 0)
+    kinds = sorted({f"{o.colour} {o.kind}" for o in SCENE.objects})
+    assert caught.value.remedy == (
+        f"name something that is on the table ({', '.join(kinds)}), or move what hides it"
+    )
+
+
 def test_left_is_the_pictures_or_the_arms(backend: EmbeddedBackend, frame: RgbdFrame, world: World) -> None:
     words, labels = "put the red cube left of the green ball in the blue bowl", world.render_segmentation()
     config = backend.config
@@ -97,8 +110,6 @@ def test_a_plan_says_how_many_steps_it_will_take(
 
 
 def test_a_lookalike_has_colour_and_kind_of_another() -> None:
-    import numpy as np
-
     scene = sample_scene(930_003, objects=(6, 8))
     alike = with_lookalike(scene, np.random.default_rng(0))
     assert alike is not None

@@ -40,6 +40,7 @@ from bridgevla_ros.planner import prompt
 from bridgevla_ros.planner.answers import Anchors
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.planner import Planner
+from bridgevla_ros.simulation.judge import outcome
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
 
@@ -144,7 +145,7 @@ def test_the_whole_graph_acts_on_what_a_real_server_says(served: Served) -> None
     assert trace.final is not None
     assert (trace.final.stage, trace.final.code) == (Stage.DONE, ErrorCode.NONE), trace.stages
     assert trace.plans[0].model.startswith("openai:")
-    assert world.outcome().done
+    assert outcome(world).done
     world.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
-from replay_rig import SAMPLES, START, changed, replay, write_run
+from replay_rig import RECORDED, START, changed, replay, write_run
 from safetensors.numpy import load_file, save_file
 from tf2_msgs.msg import TFMessage
 
@@ -36,7 +36,7 @@ def quantities(result: ReplayResult, node: str) -> set[str]:
 
 def test_a_bag_written_by_hand_replays(bag: Path) -> None:
     nodes = ("cropper", "trajectory", "action_expert", "task", "arm_streamer")
-    result = replay(bag, nodes, overrides=SAMPLES, tolerance="same")
+    result = replay(bag, nodes, overrides=RECORDED, tolerance="same")
     assert result.same, "\n".join(map(str, [*result.differences, *result.missing]))
     assert result.status == 0
     for node in ("cropper", "trajectory", "action_expert", "task"):
@@ -52,7 +52,7 @@ def refusals(bag: Path) -> int:
 
 
 def test_a_refusal_of_the_expert_replays_and_one_that_is_none_any_more_is_named(bag: Path) -> None:
-    wider = {**SAMPLES, "action_expert.cloud_max_age": 0.5}
+    wider = {**RECORDED, "action_expert.cloud_max_age": 0.5}
     result = replay(bag, ("action_expert",), overrides=wider, tolerance="same")
     codes = [d for d in result.differences if d.quantity == "code"]
     assert len(codes) == refusals(bag) > 0
@@ -61,7 +61,7 @@ def test_a_refusal_of_the_expert_replays_and_one_that_is_none_any_more_is_named(
     assert {d.index for d in result.differences} == {d.index for d in codes}
     assert any(r.startswith("parameter action_expert.cloud_max_age: recorded") for r in result.reasons)
 
-    narrower = {**SAMPLES, "action_expert.max_spread": 0.0}  # its two samples never agree to the bit
+    narrower = {**RECORDED, "action_expert.max_spread": 0.0}  # its samples never agree to the bit
     result = replay(bag, ("action_expert",), overrides=narrower, tolerance="same")
     codes = [d for d in result.differences if d.quantity == "code"]
     assert len(codes) == result.tallies["action_expert"].total - refusals(bag)
@@ -77,7 +77,7 @@ def test_other_weights_are_named(bag: Path, tmp_path: Path) -> None:
     card = json.loads((folder / "expert.json").read_text())
     card["sha256"] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     (folder / "expert.json").write_text(json.dumps(card))
-    overrides = {**SAMPLES, "action_expert.weights": str(folder)}
+    overrides = {**RECORDED, "action_expert.weights": str(folder)}
     result = replay(bag, ("action_expert",), overrides=overrides, tolerance="same")
     assert result.status == 1
     assert "chunk" in quantities(result, "action_expert")
@@ -85,7 +85,7 @@ def test_other_weights_are_named(bag: Path, tmp_path: Path) -> None:
 
 
 def test_another_seed_is_named(bag: Path) -> None:
-    result = replay(bag, ("action_expert",), seed=8, overrides=SAMPLES, tolerance="same")
+    result = replay(bag, ("action_expert",), seed=8, overrides=RECORDED, tolerance="same")
     assert "chunk" in quantities(result, "action_expert")
     assert str(result.first).startswith("action_expert at ")
     assert "seed: 8 instead of the recorded ones" in result.reasons
@@ -93,7 +93,7 @@ def test_another_seed_is_named(bag: Path) -> None:
 
 def test_a_lost_cloud_is_named(bag: Path, tmp_path: Path) -> None:
     cut = changed(bag, tmp_path, lambda topic, data, n: None if (topic, n) == ("/cloud", 8) else data)
-    result = replay(cut, ("action_expert",), overrides=SAMPLES, tolerance="same")
+    result = replay(cut, ("action_expert",), overrides=RECORDED, tolerance="same")
     assert result.status == 1
     assert {m.topic for m in result.missing} == {"cloud"}
     assert any("needs cloud of" in reason for reason in result.reasons)

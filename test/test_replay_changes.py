@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
-from replay_rig import SAMPLES, changed, replay, write_run
+from replay_rig import RECORDED, changed, replay, write_run
 from safetensors.numpy import load_file, save_file
 
 from bridgevla_ros.bags.reader import Bag
@@ -82,9 +82,9 @@ def test_what_is_blessed_is_expected_of_every_node(bags: Path, tmp_path: Path) -
     bless(bag, NODES, CHANGED)
     again = replay(bag, NODES, overrides=CHANGED)
     assert (again.same, again.exact, again.golden) == (True, True, "it was wanted")
-    recorded = replay(bag, NODES, overrides=SAMPLES)
+    recorded = replay(bag, NODES, overrides=RECORDED)
     assert {d.node for d in recorded.differences} == set(NODES)
-    assert replay(bag, NODES, overrides=SAMPLES, golden=False, tolerance="same").same
+    assert replay(bag, NODES, overrides=RECORDED, golden=False, tolerance="same").same
 
 
 def bless(bag: Path, nodes: tuple[str, ...], overrides: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from mcap.reader import make_reader
 from rclpy.serialization import deserialize_message, serialize_message
-from replay_rig import SAMPLES, changed, replay, write_run
+from replay_rig import RECORDED, changed, replay, write_run
 from rosbags.rosbag2 import StoragePlugin
 from rosbags.rosbag2 import Writer as RosbagsWriter
 
@@ -40,7 +40,7 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ours(bag: Path) -> ReplayResult:
-    return replay(bag, NODES, overrides=SAMPLES, tolerance="same")
+    return replay(bag, NODES, overrides=RECORDED, tolerance="same")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_another_robots_run_replays(
 ) -> None:
     theirs = other_cell(bag, tmp_path / "cell", storage)
     assert not replay(theirs, ("cropper",)).same  # under its own names it does not
-    result = replay(theirs, NODES, overrides=SAMPLES, mapping=mapping, tolerance="same")
+    result = replay(theirs, NODES, overrides=RECORDED, mapping=mapping, tolerance="same")
     assert result.same, story(result)
     assert result.exact
     assert {n: t.total for n, t in result.tallies.items()} == {n: t.total for n, t in ours.tallies.items()}
@@ -117,7 +117,7 @@ def story(result: ReplayResult) -> str:
 
 def test_a_topic_that_is_not_there_leaves_the_rest(bag: Path, tmp_path: Path) -> None:
     without = changed(bag, tmp_path, lambda topic, data, n: None if topic == "/plan" else data)
-    result = replay(without, overrides=SAMPLES, tolerance="same")
+    result = replay(without, overrides=RECORDED, tolerance="same")
     assert "trajectory" not in result.nodes
     assert any("no plan for trajectory" in note for note in result.notes)
     assert result.tallies["cropper"].total > 0
@@ -129,7 +129,7 @@ def test_a_truncated_file_replays_as_far_as_it_goes(bag: Path, tmp_path: Path, o
     data = bag.read_bytes()
     cut = tmp_path / "cut.mcap"
     cut.write_bytes(data[: int(0.6 * len(data))])
-    result = replay(cut, ("cropper", "action_expert"), overrides=SAMPLES, tolerance="same")
+    result = replay(cut, ("cropper", "action_expert"), overrides=RECORDED, tolerance="same")
     assert result.same, story(result)
     for node, tally in result.tallies.items():
         assert 0 < tally.total < ours.tallies[node].total
@@ -141,7 +141,7 @@ def test_a_type_that_nobody_knows_stops_only_who_needs_it(
 ) -> None:
     types = {"bridgevla/msg/Lease": "cell_msgs/msg/Permit"}
     theirs = other_cell(bag, tmp_path / "cell", StoragePlugin.SQLITE3, types, defined=False)
-    result = replay(theirs, NODES, overrides=SAMPLES, mapping=mapping, tolerance="same")
+    result = replay(theirs, NODES, overrides=RECORDED, mapping=mapping, tolerance="same")
     assert result.tallies["cropper"].exact == result.tallies["cropper"].total > 0
     assert {m.node for m in result.missing} == {"arm_streamer"}
     assert any("no definition of cell_msgs/msg/Permit" in note for note in result.notes)

@@ -22,7 +22,7 @@ from bridgevla_ros.core.camera import deproject
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Transform
-from bridgevla_ros.core.types import GripperEvent, WaypointKind
+from bridgevla_ros.core.types import GripperEvent, PlanRequest, RgbdFrame, WaypointKind
 from bridgevla_ros.evaluation.robosuite import client, episode, oracle
 from bridgevla_ros.evaluation.robosuite.tasks import TASKS, setup_of
 from bridgevla_ros.expert import checkpoint
@@ -35,7 +35,7 @@ from bridgevla_ros.training.appf import load_weights
 from bridgevla_ros.training.appf_config import TrainConfig
 from bridgevla_ros.training.data_episodes import bank_of
 from bridgevla_ros.training.data_generate import shards
-from bridgevla_ros.training.data_robosuite import RobosuiteStage
+from bridgevla_ros.training.data_robosuite import RobosuiteStage, task_of
 
 JOINTS = tuple(f"j{i}" for i in range(7))
 FINGERS = ("left", "right")
@@ -239,6 +239,26 @@ def test_the_stack_ends_sides_along_sides(first: float, second: float) -> None:
     assert (between + 45) % 90 - 45 == pytest.approx(0.0, abs=1e-6)
 
 
+class Toppled:
+    """A cube that fell over, beside one that stands."""
+
+    def truth(self) -> tuple[dict[str, Transform], dict[str, Any]]:
+        lying = Rotation.from_euler("x", 40.0, degrees=True).as_matrix()
+        poses = {"cubeA": Transform([0.5, 0.0, -0.09], lying), "cubeB": Transform([0.6, 0.1, -0.09], UPRIGHT)}
+        return poses, {"cubeA_size": [0.04] * 3, "cubeB_size": [0.05] * 3}
+
+
+def test_what_the_demonstrator_cannot_take_is_refused(arm: ArmModel) -> None:
+    frame = RgbdFrame(
+        1.0, np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32), TASKS["Stack"].intrinsics
+    )
+    plan = oracle.OraclePlanner(Toppled(), "Stack", arm).plan(
+        PlanRequest(0.5, "task", "request", "stack"), frame, TASKS["Stack"].camera.pose, now=1.2
+    )
+    assert (plan.code, plan.waypoints) == (ErrorCode.BAD_INPUT, ())
+    assert "upright" in plan.message
+
+
 @given(st.floats(-3.1, 3.1), st.floats(0.11, 0.225))
 @settings(max_examples=25)
 def test_the_nut_ends_around_the_peg(yaw: float, y: float) -> None:
@@ -248,9 +268,9 @@ def test_the_nut_ends_around_the_peg(yaw: float, y: float) -> None:
     }
     stops = oracle.nut_assembly_square(poses, {})
     grasp = next(s for s in stops if s.event is GripperEvent.CLOSE).T_base_tcp
-    goal = next(
-        s for s in stops if s.kind is WaypointKind.CONTACT and s.event is GripperEvent.OPEN
-    ).T_base_tcp
+    release = next(s for s in stops if s.kind is WaypointKind.CONTACT and s.event is GripperEvent.OPEN)
+    goal = release.T_base_tcp
+    np.testing.assert_allclose(goal.apply(release.contact_offset)[:2], [0.79, 0.10], atol=1e-6)
     placed = goal @ grasp.inverse() @ poses["nut"]
     np.testing.assert_allclose(placed.translation[:2], [0.79, 0.10], atol=1e-6)
     assert placed.translation[2] < -0.062 + 0.1  # below the top of the peg
@@ -405,10 +425,20 @@ def test_the_arm_in_robosuite_follows(cell: client.RobosuiteCell, arm: ArmModel)
     assert not cell.judge()
 
 
+def a_seed_of(task: str) -> int:
+    return next(seed for seed in range(900000, 900005) if task_of(seed) == task)
+
+
+def test_each_five_seeds_are_a_scene_of_each_task_and_those_held_out_of_any() -> None:
+    for first in range(900000, 900050, 5):
+        assert {task_of(seed) for seed in range(first, first + 5)} == set(TASKS)
+    assert {task_of(seed) for seed in range(900009, 900209, 10)} == set(TASKS)
+
+
 def test_a_demonstration_is_recorded_with_its_truth(cell: client.RobosuiteCell) -> None:
-    """Scene 900001 is of Stack: both cubes are seen where robosuite says that they are."""
+    """Both cubes are seen where robosuite says that they are."""
     stage = RobosuiteStage(cell)
-    bank = bank_of([stage.play(900001)], {})
+    bank = bank_of([stage.play(a_seed_of("Stack"))], {})
     assert cell.success
     assert cell.tracking_error < 0.005
     assert set(bank.classes) == {"pick cube", "place cube"}
@@ -420,3 +450,20 @@ def test_a_demonstration_is_recorded_with_its_truth(cell: client.RobosuiteCell) 
         assert np.linalg.norm((points[target] - pose)[:, :2], axis=1).max() < 0.05
     held = np.linalg.norm(cell.truth()[0]["cubeA"].translation[:2] - end[:2])
     assert held < 0.01  # the demonstration ended with the cube where the label says
+
+
+def test_a_nut_held_by_its_handle_is_recorded_as_if_the_fingers_were_over_the_peg(
+    cell: client.RobosuiteCell, arm: ArmModel
+) -> None:
+    bank = bank_of([RobosuiteStage(cell).play(a_seed_of("NutAssemblySquare"))], {})
+    assert cell.success
+    peg = cell.truth()[0]["peg"].translation
+    number = bank.classes.index("place peg")
+    last = np.flatnonzero(bank["class"] == number)[-1]
+    np.testing.assert_allclose(bank["pose"][last, :2], peg[:2], atol=0.002)
+    for frame, aside in ((0, 0.0), (last, oracle.NUT_HANDLE)):
+        tcp = arm.fk(bank["joints"][frame].astype(float)).translation
+        assert np.linalg.norm(bank["tcp"][frame, :3] - tcp) == pytest.approx(aside, abs=2e-3)
+    points, _, target = bank.cloud(last)
+    assert target.sum() > 50
+    assert np.linalg.norm((points[target] - peg)[:, :2], axis=1).max() < 0.04

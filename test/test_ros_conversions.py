@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
@@ -106,6 +106,7 @@ def guidances(draw: st.DrawFn) -> Guidance:
         kind=rng.integers(0, 4, k),
         contact_position=rng.normal(size=(c, 3)),
         contact_progress=np.sort(rng.random(c)),
+        contact_offset=rng.normal(size=(c, 3)),
         code=draw(codes),
         message=draw(text),
         value=draw(st.one_of(finite, st.just(math.nan))),
@@ -261,10 +262,21 @@ def test_stamp_to_message_and_back_is_exact(stamp: float) -> None:
 
 
 @QUICK
-@given(st.integers(0, 10**7), st.integers(0, 999_999_999))
+@given(st.integers(0, 2**23 - 1), st.integers(0, 999_999_999))
+@example(2**23 - 1, 999_999_999)
 def test_simulated_stamps_keep_every_nanosecond(sec: int, nanosec: int) -> None:
     msg = Time(sec=sec, nanosec=nanosec)
     assert conversions.stamp_to_msg(conversions.stamp_from_msg(msg)) == msg
+
+
+@QUICK
+@given(st.integers(2**30, 2**31 - 1), st.integers(0, 999_999_999))
+def test_stamps_of_the_wall_clock_are_rounded_once_and_then_kept(sec: int, nanosec: int) -> None:
+    stamp = conversions.stamp_from_msg(Time(sec=sec, nanosec=nanosec))
+    back = conversions.stamp_to_msg(stamp)
+    rounded_by = (back.sec - sec) * 10**9 + back.nanosec - nanosec
+    assert abs(rounded_by) <= 120
+    assert conversions.stamp_from_msg(back) == stamp
 
 
 def test_a_stamp_that_is_no_time_is_refused() -> None:
@@ -430,3 +442,14 @@ def test_a_chunk_of_unequal_lengths_is_refused() -> None:
     msg.gripper = msg.gripper[:1]
     with pytest.raises(BridgeError, match="steps"):
         conversions.action_chunk_from_msg(msg, JOINTS)
+
+
+@given(guidances())
+@settings(max_examples=10)
+def test_guidance_without_contact_offsets_makes_contact_between_the_fingers(guidance: Guidance) -> None:
+    """As bags have it that were recorded before there were offsets."""
+    message = conversions.guidance_to_msg(guidance)
+    message.contact_offsets = []
+    read = conversions.guidance_from_msg(message)
+    np.testing.assert_array_equal(read.contact_offset, np.zeros_like(guidance.contact_position))
+    assert not conversions.guidance_to_msg(read).contact_offsets

@@ -11,6 +11,7 @@ from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.demonstrator import Demonstrator
 from bridgevla_ros.simulation.goals import Goal, parse_goal
+from bridgevla_ros.simulation.judge import outcome
 from bridgevla_ros.simulation.noise import DepthNoise
 from bridgevla_ros.simulation.robot import HOME
 from bridgevla_ros.simulation.scene import CameraSpec, ObjectSpec, SceneSpec
@@ -127,20 +128,20 @@ def test_gripper_goes_to_its_width(world: World, width: float) -> None:
 
 def test_things_stay_where_they_are(world: World) -> None:
     world.step(2.0)
-    outcome = world.outcome()
-    assert outcome.judged
-    assert not outcome.done
-    assert outcome.moved == ()
+    found = outcome(world)
+    assert found.judged
+    assert not found.done
+    assert found.moved == ()
     assert all(world.object_speed(o.name) < 0.01 for o in world.scene.objects)
 
 
 def test_pick_and_place_is_judged_done(world: World) -> None:
     assert Demonstrator(world, ArmModel.load("panda_2f85")).pick_and_place("red cube", "blue bowl") == ""
-    outcome = world.outcome()
-    assert "red cube in blue bowl" in outcome.relations
-    assert "red cube" in outcome.moved
+    found = outcome(world)
+    assert "red cube in blue bowl" in found.relations
+    assert "red cube" in found.moved
     world.set_goal("put the blue ball in the blue bowl")
-    assert not world.outcome().done
+    assert not outcome(world).done
 
 
 @pytest.mark.parametrize(

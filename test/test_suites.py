@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.types import GripperEvent, WaypointKind
+from bridgevla_ros.core.types import GripperEvent, PlanRequest, WaypointKind
+from bridgevla_ros.evaluation import eval_command
 from bridgevla_ros.evaluation.episode import draw_episode, make_graph, run_episode, task_name
+from bridgevla_ros.evaluation.oracle import OraclePlanner
 from bridgevla_ros.evaluation.spec import EpisodeSpec
 from bridgevla_ros.evaluation.suites import specs_for
 from bridgevla_ros.simulation import suites
@@ -21,9 +24,10 @@ from bridgevla_ros.simulation.demonstrations import perform, steps_total, subgoa
 from bridgevla_ros.simulation.goals import Goal
 from bridgevla_ros.simulation.judge import holds
 from bridgevla_ros.simulation.robot import GRIPPER_MAX_WIDTH
-from bridgevla_ros.simulation.scene import SceneSpec
+from bridgevla_ros.simulation.scene import SceneSpec, handle_ends
 from bridgevla_ros.simulation.suites import SuiteTask
 from bridgevla_ros.simulation.world import World
+from bridgevla_ros.training.data_truth import on_body
 
 # Development seeds: the suites that are reported begin at 1000.
 SEED = 900_000
@@ -110,6 +114,28 @@ def test_contacts_stand_at_the_true_pose_of_now(world: World) -> None:
     _move(world, name, (0.5, 0.0, 0.0))
     moved = subgoal(world, task, 0).contacts[0]
     assert np.allclose(moved.T_base_tcp.translation[:2], [0.5, 0.0], atol=3e-3)
+
+
+def test_a_long_thing_may_be_taken_anywhere_along_its_handle(world: World) -> None:
+    """Both ends of the band lie on it, 2 cm from where it ends; of a tool they are not on its head."""
+    kinds = set()
+    for seed in range(SEED, SEED + 8):
+        task = _laid(world, "long thing", seed)
+        thing = world.scene.object(task.steps[0].source)
+        kinds.add(thing.kind)
+        contact = subgoal(world, task, 0).contacts[0]
+        grip = contact.T_base_tcp
+        assert contact.x_band[0] < 0.0 < contact.x_band[1]
+        local = [
+            world.object_pose(thing.name).inverse().apply(grip.apply([x, 0.0, 0.0])) for x in contact.x_band
+        ]
+        ends = handle_ends(thing) if thing.handle else (-thing.size[0] / 2, thing.size[0] / 2)
+        assert sorted(p[0] for p in local) == pytest.approx([ends[0] + 0.02, ends[1] - 0.02], abs=1e-3)
+        for point in local:
+            on_it = [*point[:2], thing.size[2] / 2]
+            base = world.object_pose(thing.name).apply(on_it)
+            assert on_body(world, thing.name, base[None], margin=0.0).all()
+    assert kinds == {"bar", "mallet", "paddle"}
 
 
 def test_unknown_steps_and_tasks_are_refused(world: World) -> None:
@@ -253,6 +279,26 @@ def test_a_look_changes_the_camera_and_not_the_things(world: World) -> None:
     assert world.scene.objects == before.objects
     turned = before.camera.pose.distance(world.scene.camera.pose)[1]
     assert turned == pytest.approx(math.radians(30.0), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["swap", "push", "place", "stack"])
+def test_oracle_guidance_calls_a_release_on_a_mark_a_free_spot_and_nothing_else(
+    world: World, name: str
+) -> None:
+    episode = draw_episode(EpisodeSpec(name, SEED, guidance="oracle"), world)
+    planner = OraclePlanner(world, episode.task)
+    request = PlanRequest(0.0, "task", "request", episode.instruction)
+    plan = planner.plan(request, world.render(), world.T_base_camera, now=0.0)
+    free = [w.gripper_event for w in plan.waypoints if w.exact]
+    assert free == ([GripperEvent.OPEN] if name == "swap" else [])
+
+
+def test_any_task_is_a_suite_of_its_own() -> None:
+    parser = argparse.ArgumentParser()
+    eval_command.add_arguments(parser)
+    for name in suites.TASKS:
+        assert parser.parse_args(["--suite", name]).suite == name
+        assert {task_name(spec) for spec in specs_for(name, SEED, 3)} == {name}
 
 
 def test_turning_a_knob_with_oracle_guidance_end_to_end() -> None:

@@ -79,8 +79,8 @@ class Bench:
             task_id=self.task_id, progress=empty, nominal_time=empty, position=empty, quat=empty,
             linear_velocity=empty, angular_velocity=empty, event_progress=np.array([0.2, 0.4, 0.9]),
             events=EVENTS, event_width=empty, kind=np.zeros(0, np.int64),
-            contact_position=np.zeros((2, 3)), contact_progress=np.array([0.4, 0.9]), code=code,
-            message="too far" if code else "",
+            contact_position=np.zeros((2, 3)), contact_progress=np.array([0.4, 0.9]),
+            contact_offset=np.zeros((2, 3)), code=code, message="too far" if code else "",
         )  # fmt: skip
         self.machine.on_guidance(guidance, self.now)
 

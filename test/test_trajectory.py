@@ -13,7 +13,13 @@ from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.time_law import peaks
-from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, next_contact, window
+from bridgevla_ros.core.trajectory import (
+    MAX_CONTACT_OFFSET,
+    TrajectoryConfig,
+    TrajectoryGenerator,
+    next_contact,
+    window,
+)
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
     CameraIntrinsics,
@@ -280,6 +286,29 @@ def test_window_waits_at_the_next_event_and_agrees_with_the_samples(progress: fl
 def test_window_of_a_refusal_is_an_error() -> None:
     with pytest.raises(BridgeError, match="no guidance"):
         window(generate(plan()), 0.0, 0, 16, 0.05)
+
+
+def test_a_contact_that_is_made_beside_the_tcp_is_looked_at_there() -> None:
+    offset = np.array([0.06, 0.0, 0.01])
+    held = dataclasses.replace(waypoint([0.5, 0.0, 0.1], kind=CONTACT, event=OPEN), contact_offset=offset)
+    guidance = generate(plan(waypoint([0.5, 0.0, 0.3]), held))
+    assert guidance.code == ErrorCode.NONE, guidance.message
+    np.testing.assert_allclose(guidance.contact_position[0], [0.5, 0.0, 0.1], atol=1e-9)
+    made = next_contact(guidance, 0.0, 0)
+    assert made is not None
+    rotation = Rotation.from_quat(guidance.quat[-1]).as_matrix()
+    np.testing.assert_allclose(made, guidance.contact_position[0] + rotation @ offset, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [[0.0, 0.4, 0.0], [np.nan, 0.0, 0.0], [0.1, 0.1]])
+def test_a_contact_offset_beyond_any_held_thing_is_refused(offset: list[float]) -> None:
+    far = dataclasses.replace(
+        waypoint([0.5, 0.0, 0.1], kind=CONTACT, event=OPEN), contact_offset=np.array(offset)
+    )
+    refused = generate(plan(far))
+    assert refused.code == ErrorCode.BAD_INPUT
+    assert "contact offset of waypoint 0" in refused.message
+    assert refused.limit == MAX_CONTACT_OFFSET
 
 
 def test_next_contact_follows_the_events() -> None:

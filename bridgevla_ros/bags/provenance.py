@@ -155,9 +155,17 @@ def git_state(tree: Path, but: str = "") -> tuple[dict[str, str], bytes]:
         return {}, b""
 
 
-def commit() -> str:
-    """The commit of this package's own source; empty outside of a checkout, or without git."""
-    return git_state(resources.roots()[0])[0].get("commit", "")
+def commit(but: str = "") -> str:
+    """The commit of this package's own source, and whether files differ from it.
+
+    Args:
+        but: A folder in it, changes in which do not count; empty for none.
+
+    Returns:
+        Empty outside of a checkout, or without git.
+    """
+    state, _ = git_state(resources.roots()[0], but)
+    return state["commit"] + (" with changes" if state["dirty"] == "true" else "") if state else ""
 
 
 def _git(tree: Path, *words: str) -> bytes:

@@ -180,21 +180,6 @@ class Bag:
             type_hash=connection.type_hash or digest,
         )
 
-    def require(self, topics: Collection[str]) -> None:
-        """Make sure that topics are there.
-
-        Raises:
-            BridgeError: BAD_INPUT naming the missing ones and what the bag has instead.
-        """
-        there = self.connections()
-        missing = [t for t in topics if t not in there]
-        if missing:
-            raise BridgeError(
-                ErrorCode.BAD_INPUT,
-                f"{self.path} lacks {', '.join(missing)}; it has {', '.join(sorted(there)) or 'no topics'}",
-                remedy="a mapping file tells which of its topics stand for them",
-            )
-
     def bounds(self) -> tuple[int, int] | None:
         """Nanoseconds of receipt of the first and the last message; None for an empty bag."""
         low: list[int] = []

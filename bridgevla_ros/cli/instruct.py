@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOBODY, EXIT_CANCELLED = 0, 1, 2, 3, 130
 _GRACE = 3.0
 """Seconds in which a result may still come after the graph has turned to something else, or has gone."""
+_LATE = 1.0
+"""Seconds in which the last feedback may come after the result: they take different ways."""
 _SILENCE = 5.0
 """Seconds without a word of the task, which speaks ten times a second of ROS time, until that is told."""
 STAGES = (
@@ -312,6 +314,9 @@ class _Follower:
             self.console.print(f"[green]done[/]: {steps}{seen}. {result.message}".rstrip())
             return EXIT_DONE
         self.console.print(f"[red]{code}[/]: {result.message}")
+        until = time.monotonic() + _LATE
+        while (self.status is None or self.status.code != result.code) and time.monotonic() < until:
+            self._spin()
         self._explain()
         return EXIT_FAILED
 

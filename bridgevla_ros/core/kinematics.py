@@ -183,10 +183,6 @@ class ArmModel:
         """Condition number of the Jacobian (m and rad mixed, as MoveIt Servo counts it)."""
         return _condition(self.jacobian(q))
 
-    def within_limits(self, q: Array, margin: float = 0.0) -> bool:
-        """True when every joint is at least ``margin`` rad inside its limits."""
-        return bool(np.all(q >= self.lower + margin) and np.all(q <= self.upper - margin))
-
     def ik(
         self,
         T_base_tcp: Transform,

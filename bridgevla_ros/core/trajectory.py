@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from bridgevla_ros.core.types import GripperEvent, Guidance, Waypoint, WaypointK
 
 MAX_WAYPOINTS = 64
 """About five suffice for a sub-goal; more than this is a runaway planner."""
+MAX_CONTACT_OFFSET = 0.3
+"""Metres: nothing that one hand holds reaches farther (our choice)."""
 _SAME = 1e-6
 """Progress by which a contact and its gripper event may differ."""
 
@@ -93,6 +95,7 @@ class _Stop:
     event: GripperEvent
     width: float
     exact: bool = False
+    contact_offset: Array = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +218,10 @@ class TrajectoryGenerator:
         if quat @ before < 0.0:
             quat = -quat
         event, width = waypoint.gripper_event, float(waypoint.gripper_width)
-        return _Stop(pose.translation, quat, waypoint.kind, event, width, waypoint.exact)
+        _check_offset(f"contact offset of {name}", waypoint.contact_offset)
+        return _Stop(
+            pose.translation, quat, waypoint.kind, event, width, waypoint.exact, waypoint.contact_offset
+        )
 
     def _pieces(self, stops: list[_Stop], waypoints: int) -> list[tuple[bspline.PathSpline, int, int]]:
         """Splines between rests, with the indices of the first and last stop of each."""
@@ -289,6 +295,7 @@ class TrajectoryGenerator:
             kind=kind,
             contact_position=np.array([stops[i].position for i in contacts], np.float64).reshape(-1, 3),
             contact_progress=progress_at[contacts],
+            contact_offset=np.array([stops[i].contact_offset for i in contacts], np.float64).reshape(-1, 3),
         )
 
 
@@ -318,6 +325,7 @@ def refused(stamp: float, base_frame: str, plan_id: str, task_id: str, error: Br
         kind=np.empty(0, np.int64),
         contact_position=vectors,
         contact_progress=none,
+        contact_offset=vectors,
         code=error.code,
         message=error.message,
         value=error.value,
@@ -393,15 +401,22 @@ def contacts_done(guidance: Guidance, progress: float, events_done: int) -> int:
     return len(guidance.contact_progress)
 
 
+def contact_pose(guidance: Guidance, contact: int) -> Transform:
+    """T_base_tcp at a contact, moved to where contact is made (the TCP itself but for what is held aside)."""
+    nearest = int(np.abs(guidance.progress - guidance.contact_progress[contact]).argmin())
+    tcp = Transform.from_quat(guidance.contact_position[contact], guidance.quat[nearest])
+    return Transform(tcp.apply(guidance.contact_offset[contact]), tcp.rotation)
+
+
 def next_contact(guidance: Guidance, progress: float, events_done: int) -> Array | None:
-    """TCP position (3,) of the next CONTACT, metres, base frame: what perception should look at.
+    """Where the next CONTACT is made, (3,) metres, base frame: what perception should look at.
 
     After the last one it stays the last one. None for a refusal or a guidance without contacts.
     """
     if not len(guidance.contact_position):
         return None
     index = min(contacts_done(guidance, progress, events_done), len(guidance.contact_position) - 1)
-    return np.asarray(guidance.contact_position[index], np.float64)
+    return contact_pose(guidance, index).translation
 
 
 def chain(guidance: Guidance, contact: int) -> tuple[int, int]:
@@ -469,6 +484,19 @@ def _check_transform(name: str, transform: Transform) -> None:
             f"rotation {transform.rotation.tolist()}",
             value=error,
             limit=1e-3,
+        )
+
+
+def _check_offset(name: str, offset: Array) -> None:
+    length = float(np.linalg.norm(offset)) if np.shape(offset) == (3,) else np.nan
+    if not length <= MAX_CONTACT_OFFSET:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{name} is {np.asarray(offset).tolist()} m",
+            value=length,
+            limit=MAX_CONTACT_OFFSET,
+            unit="m",
+            remedy="Give metres (x, y, z) from the TCP to where contact is made; zeros between the fingers.",
         )
 
 

@@ -162,6 +162,8 @@ class Waypoint:
         position_sigma: Metres.
         orientation_valid: False: only the position is meant, the current orientation is kept.
         exact: A free spot: nothing that stands there could correct it, so guidance is followed.
+        contact_offset: (3,) metres, TCP frame: where contact is made, seen from the TCP. Not zero where what
+            the hand holds off its middle makes it: the middle of a nut that is held by its handle.
     """
 
     T_camera_tcp: Transform
@@ -174,6 +176,7 @@ class Waypoint:
     position_sigma: float = 0.0
     orientation_valid: bool = True
     exact: bool = False
+    contact_offset: Array = field(default_factory=lambda: np.zeros(3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,8 +253,9 @@ class Guidance:
         events: (E,) GripperEvent of each.
         event_width: (E,) metres commanded at each.
         kind: (K,) int, WaypointKind of the waypoint that the sample leads to.
-        contact_position: (C, 3) metres: TCP at each CONTACT waypoint but exact ones, in order (crop centres).
+        contact_position: (C, 3) metres: TCP at each CONTACT waypoint but exact ones, in order.
         contact_progress: (C,) their progress.
+        contact_offset: (C, 3) metres, TCP frame: from there to where contact is made (``Waypoint``).
         joint_stamp: Seconds, of the joint state that the start was measured by; NaN where none was used.
         computed_at: Seconds, when it was computed; NaN where unknown.
     """
@@ -273,6 +277,7 @@ class Guidance:
     kind: NDArray[np.int64]
     contact_position: Array
     contact_progress: Array
+    contact_offset: Array
     code: ErrorCode = ErrorCode.NONE
     message: str = ""
     value: float = float("nan")
@@ -405,7 +410,7 @@ class ActionChunk:
         guidance_progress: Progress at observation 0.
         cloud_stamps, joint_stamps: Seconds, inputs used, newest last.
         correction: Metres, how far the last step departs from guidance.
-        correction_sigma: Metres, disagreement of samples; NaN where one sample was drawn.
+        correction_sigma: Metres, disagreement of samples and of the points' votes; NaN of policies without.
         model_sha256: Of the weights; empty for baselines.
         source: "expert", "ik" or "snap".
         progress_stamp: Seconds, of the progress used; NaN where unknown.

@@ -91,6 +91,7 @@ def to_bank(episode: BagEpisode, number: int) -> Bank | None:
                     "pose": pose,
                     "yaw_period": YAW_PERIOD,
                     "z_band": (pose[2] - Z_MARGIN, pose[2] + Z_MARGIN),
+                    "x_band": (0.0, 0.0),
                     "others": np.full((OTHERS, 2), np.nan),
                     "onward": np.zeros(3),
                 }

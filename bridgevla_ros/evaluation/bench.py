@@ -158,7 +158,7 @@ def bench_arm(repeats: int) -> list[Row]:
     guidance = Guidance(
         0.0, "base_link", "g", "p", "t", np.array([0.0, 1.0]), np.array([0.0, 10.0]), np.zeros((2, 3)),
         np.zeros((2, 4)), np.zeros((2, 3)), np.zeros((2, 3)), empty, (), empty, np.zeros(2, np.int64),
-        np.zeros((0, 3)), empty,
+        np.zeros((0, 3)), empty, np.zeros((0, 3)),
     )  # fmt: skip
     chunk = ActionChunk(
         0.0, "g", "t", 0, 0, 0.05, 8, np.zeros((16, 3)), np.zeros((16, 4)), path[1:], np.zeros((16, 7)),

@@ -25,15 +25,17 @@ from bridgevla_ros.evaluation.stats import interval, percent
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``bridgevla eval``."""
     from bridgevla_ros.evaluation.suites import SUITES
+    from bridgevla_ros.simulation.suites import TASKS
 
     described = "; ".join(f"{name}: {text}" for name, text in SUITES.items())
     parser.add_argument(
         "--suite",
         default="main",
-        choices=[*SUITES, "grounding", "gate", "robosuite"],
+        choices=[*SUITES, "grounding", "gate", "robosuite", *TASKS],
+        metavar="SUITE",
         help=f"what to run. {described}; grounding: the planner's anchors alone; gate: good and wrong plans "
         "before the plan gate; robosuite: five tasks of that package, each with every seed (needs make "
-        "setup-robosuite)",
+        f"setup-robosuite); or one task alone: {', '.join(TASKS)}",
     )
     parser.add_argument(
         "--task", default="", metavar="NAME", help="robosuite: only this task, e.g. Lift (default: all five)"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -23,6 +23,9 @@ from bridgevla_ros.evaluation.experiment_sweeps import GUIDANCE_NOISE, Found, ra
 from bridgevla_ros.evaluation.report import Plot, Section, Table
 from bridgevla_ros.evaluation.stats import percent
 from bridgevla_ros.evaluation.suites import specs_for
+
+if TYPE_CHECKING:
+    from bridgevla_ros.training.data_bank import Bank
 
 MEASUREMENTS = 12
 """Held-out measurements along each training."""
@@ -66,6 +69,14 @@ def _need_bank(bank: Path) -> None:
             f"{bank} holds no episodes",
             remedy="make some with bridgevla data generate, or name their folder with --bank",
         )
+
+
+def _held_out(bank: Path) -> Bank:
+    """The part of a bank that trainings only measure."""
+    from bridgevla_ros.training.appf import HELD_OUT
+    from bridgevla_ros.training.data_bank import Bank
+
+    return Bank.load(bank).split(HELD_OUT)[1]
 
 
 def _config(args: argparse.Namespace, root: Path) -> Path:
@@ -155,6 +166,7 @@ def appf(args: argparse.Namespace, made: dict[str, Any]) -> Found:
         ],
     )
     curves = {name: read_curve(folder) for name, folder in folders.items()}
+    origins = _origins(args, folders)
     reached = [found for metric in CURVES if (found := steps_to_match(curves, metric)) is not None]
     filled = _rollouts(args, made, folders, args.episodes or 40)
     figures = {
@@ -201,14 +213,56 @@ def appf(args: argparse.Namespace, made: dict[str, Any]) -> Found:
             tables=(Table(header, lines),),
             plots=tuple(Plot(f, f"{CURVES[m]} on held-out scenes.") for m, f in figures.items()),
         ),
+        _origin_section(origins),
         *_row_sections(filled, f"Success after {args.steps} steps with clouds"),
     )
     return Found(
         "APPF against joint training",
         verdict,
-        {"curves": curves, "reached": reached, "rows": filled, "differences": rows.differences(filled)},
+        {
+            "curves": curves,
+            "reached": reached,
+            "origins": origins,
+            "rows": filled,
+            "differences": rows.differences(filled),
+        },
         sections,
         next(iter(figures.values())),
+    )
+
+
+def _origins(args: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str, dict[str, float]]:
+    """Of each training's end: is it the encoder that errs, or what the denoiser makes of its estimate?
+
+    Returns:
+        For each training, medians over held-out views in mm: "encoder", the contact estimate beside the
+        truth; "chunk", the contact that the chunk aims at beside the truth; "denoiser", the two beside one
+        another.
+    """
+    from bridgevla_ros.expert import checkpoint
+    from bridgevla_ros.training import expert_metrics
+    from bridgevla_ros.training.data_corruption import Recipe
+
+    held_out = _held_out(args.bank)
+    return {
+        name: expert_metrics.origins(checkpoint.load(folder / "checkpoint"), held_out, Recipe())
+        for name, folder in folders.items()
+    }
+
+
+def _origin_section(origins: Mapping[str, Mapping[str, float]]) -> Section:
+    lines = tuple(
+        (name, *(f"{found[part]:.1f}" for part in ("encoder", "chunk", "denoiser")))
+        for name, found in origins.items()
+    )
+    return Section(
+        "Where the error comes from",
+        "Medians in mm over held-out views of all contacts, at the end of each training. What a chunk makes "
+        "of the encoder's estimate lies close to it, so that the error is the encoder's; stage 1, which sees "
+        "no clouds, cannot teach that.",
+        tables=(
+            Table(("training", "estimate - truth", "chunk's contact - truth", "chunk - estimate"), lines),
+        ),
     )
 
 
@@ -220,14 +274,14 @@ def steps_to_match(curves: Mapping[str, Sequence[dict[str, Any]]], metric: str) 
         return None
     steps, best = min(joint, key=lambda point: (point[1], point[0]))
     first = next((at for at, value in mine if value <= best), 0)
-    share = first / steps if first else float("nan")
+    share = first / steps if first else None
     return {
         "metric": metric,
         "joint_best": best,
         "joint_steps": steps,
         "appf_steps": first,
         "share": share,
-        "met": bool(first and share <= 1 / 3),
+        "met": share is not None and share <= 1 / 3,
     }
 
 
@@ -329,11 +383,9 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     _need_bank(args.bank)
     from bridgevla_ros.expert import checkpoint
     from bridgevla_ros.training import expert_metrics
-    from bridgevla_ros.training.appf import HELD_OUT
-    from bridgevla_ros.training.data_bank import Bank
     from bridgevla_ros.training.data_corruption import Recipe
 
-    _, held_out = Bank.load(args.bank).split(HELD_OUT)
+    held_out = _held_out(args.bank)
     points = expert_metrics.calibration(checkpoint.load(args.weights), held_out, Recipe())
     found = summarise_calibration(points)
     spread = np.array([p["spread_mm"] for p in points])

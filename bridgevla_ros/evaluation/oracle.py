@@ -9,18 +9,34 @@ import numpy as np
 from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
+    CameraIntrinsics,
     JointState,
     Keypoint,
     PlanRequest,
     RgbdFrame,
     Role,
     Waypoint,
+    WaypointKind,
     WaypointPlan,
 )
 from bridgevla_ros.planner.planner import digest
-from bridgevla_ros.simulation.demonstrations import Subgoal, steps_total, subgoal
+from bridgevla_ros.simulation.demonstrations import Stop, Subgoal, steps_total, subgoal
+from bridgevla_ros.simulation.scene import UNSEEN
 from bridgevla_ros.simulation.suites import SuiteTask
 from bridgevla_ros.simulation.world import World
+
+
+def waypoint_of(
+    stop: Stop, T_camera_base: Transform, intrinsics: CameraIntrinsics, *, exact: bool = False
+) -> Waypoint:
+    """A demonstrator's waypoint as a plan tells it: in the camera's frame, and sure of itself."""
+    pose = T_camera_base @ stop.T_base_tcp
+    pixel = project(pose.translation[None], intrinsics)[0]
+    depth = float(pose.translation[2])
+    return Waypoint(
+        pose, stop.kind, stop.event, stop.width, pixel, depth, 1.0,
+        exact=exact, contact_offset=stop.contact_offset,
+    )  # fmt: skip
 
 
 class OraclePlanner:
@@ -49,12 +65,10 @@ class OraclePlanner:
         found = subgoal(self._world, self._task, request.step)
         T_camera_base = T_base_camera.inverse()
         waypoints = []
+        truths = iter(found.contacts)
         for stop in found.waypoints:
-            pose = T_camera_base @ stop.T_base_tcp
-            pixel = project(pose.translation[None], frame.intrinsics)[0]
-            waypoints.append(
-                Waypoint(pose, stop.kind, stop.event, stop.width, pixel, float(pose.translation[2]), 1.0)
-            )
+            at = next(truths).target if stop.kind == WaypointKind.CONTACT else ""
+            waypoints.append(waypoint_of(stop, T_camera_base, frame.intrinsics, exact=self._unseen(at)))
         plan = WaypointPlan(
             stamp=frame.stamp,
             camera_frame=frame.intrinsics.frame,
@@ -77,6 +91,10 @@ class OraclePlanner:
             latency=now - frame.stamp,
         )
         return dataclasses.replace(plan, digest=digest(plan))
+
+    def _unseen(self, target: str) -> bool:
+        """A place that depth cannot show is a free spot, as our own planner says of free spots."""
+        return bool(target) and self._world.scene.object(target).kind in UNSEEN
 
 
 def _anchors(found: Subgoal, frame: RgbdFrame, T_camera_base: Transform) -> tuple[Keypoint, ...]:

@@ -277,7 +277,7 @@ def waiting(guidance: Guidance) -> Guidance:
         position=np.repeat(guidance.position[index : index + 1], len(still), axis=0),
         quat=np.repeat(guidance.quat[index : index + 1], len(still), axis=0),
         linear_velocity=still, angular_velocity=still, event_progress=none, events=(), event_width=none,
-        contact_position=np.zeros((0, 3)), contact_progress=none,
+        contact_position=np.zeros((0, 3)), contact_progress=none, contact_offset=np.zeros((0, 3)),
     )  # fmt: skip
 
 

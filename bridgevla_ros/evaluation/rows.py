@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridgevla_ros.bags.provenance import git_state
-from bridgevla_ros.core import resources
+from bridgevla_ros.bags.provenance import commit
 from bridgevla_ros.evaluation import plots
 from bridgevla_ros.evaluation.fleet import Answer, Journal, Piece, Watch, run_pieces
 from bridgevla_ros.evaluation.report import Plot, Section, Table
@@ -175,7 +174,7 @@ def provenance(weights: Sequence[str] = ()) -> dict[str, Any]:
     from bridgevla_ros.cli import version
 
     made: dict[str, Any] = {"command": command_line(), "version": version()}
-    if source := _commit():
+    if source := commit(but="docs"):
         made["commit"] = source
     made["expert weights"] = ", ".join(dict.fromkeys(weights_sha256(w)[:16] for w in weights)) or "none"
     made["machine"] = f"{platform.machine()}, {_cores()} cores, Python {platform.python_version()}"
@@ -187,12 +186,6 @@ def _cores() -> int:
     from bridgevla_ros.evaluation.fleet import cores
 
     return cores()
-
-
-def _commit() -> str:
-    """Commit of the tree that runs, and whether files differ docs aside; empty outside of git."""
-    state, _ = git_state(resources.roots()[0], but="docs")
-    return state["commit"][:12] + (" with changes" if state["dirty"] == "true" else "") if state else ""
 
 
 # -- how they are shown ----------------------------------------------------------------------------

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from typing import Any
 
@@ -39,25 +34,6 @@ def specs_for(suite: str, seed: int, episodes: int, **settings: Any) -> list[Epi
     return [EpisodeSpec(suite, seed + i, v, **settings) for i in range(episodes) for v in variants]
 
 
-def run_specs(specs: list[EpisodeSpec], workers: int) -> Iterator[EpisodeResult]:
-    """Yield results as they come, from ``workers`` processes of one thread each."""
-    from bridgevla_ros.evaluation.episode import run_episode
-
-    if workers == 1:
-        yield from map(run_episode, specs)
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            for done in as_completed([pool.submit(run_episode, spec) for spec in specs]):
-                yield done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def summarise(results: list[EpisodeResult], wall_seconds: float) -> dict[str, Any]:
     """The JSON of a suite: one policy, one planner.
 
@@ -81,16 +57,3 @@ def summarise(results: list[EpisodeResult], wall_seconds: float) -> dict[str, An
         "sim_seconds_median": float(np.median([r.sim_seconds for r in ordered])),
         "details": [asdict(r) for r in ordered],
     }
-
-
-def run_suite(
-    suite: str, seed: int, episodes: int, workers: int, progress: Any = None, **settings: Any
-) -> dict[str, Any]:
-    """Run one row of a table; ``progress`` is called with each result."""
-    started = time.monotonic()
-    results = []
-    for result in run_specs(specs_for(suite, seed, episodes, **settings), workers):
-        results.append(result)
-        if progress is not None:
-            progress(result)
-    return summarise(results, time.monotonic() - started)

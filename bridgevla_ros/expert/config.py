@@ -6,6 +6,9 @@ import dataclasses
 
 from bridgevla_ros.core.config import param
 
+OUTPUTS = ("action", "contact", "dissent")
+"""Of the sampler (``model.Sampler``), by the names that its onnx graph gives them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpertConfig:
@@ -32,7 +35,7 @@ class ExpertConfig:
     execute_steps: int = param(8, "Steps executed before the next chunk must be there.", ge=1, le=64)
     denoising_steps: int = param(8, "DDIM steps.", ge=1, le=100)
     samples: int = param(
-        4, "Samples per chunk; the medoid is executed, their spread is reported.", ge=1, le=64
+        4, "Samples per chunk; the medoid is executed, their spread is part of what is reported.", ge=1, le=64
     )
     seed: int = param(0, "Seed of the noise; the same within a guidance, so that chunks agree.", ge=0)
     policy_without_cloud: str = param(
@@ -67,7 +70,7 @@ class ExpertConfig:
         0.5, "A larger turn away from guidance is EXPERT_DIVERGED.", unit="rad", ge=0.0, le=1.5
     )
     max_spread: float = param(
-        0.03, "Samples that disagree by more are EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
+        0.03, "Samples and votes that disagree by more are EXPERT_DIVERGED.", unit="m", ge=0.0, le=0.2
     )
     resync_distance: float = param(
         0.05,

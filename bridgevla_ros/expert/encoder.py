@@ -42,12 +42,15 @@ class Glimpse(NamedTuple):
         features: (B, C) free features; zero where the mask is empty.
         target: (B, N) logit that a point is of the meant thing, and ``votes``: (B, N, 3) where a point
             says the contact is, over position_limit; None of encoders that do not vote.
+        dissent: (B,) root mean square horizontal distance of the votes from their mean, each with its
+            weight, over position_limit; zero where the mask is empty, and of encoders that do not vote.
     """
 
     contact: Tensor
     features: Tensor
     target: Tensor | None
     votes: Tensor | None
+    dissent: Tensor
 
 
 def point_features(cloud: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +111,7 @@ class PointEncoder(nn.Module):
             weights = torch.softmax(logits, dim=1) * some[..., None]
             seen.append((weights.transpose(1, 2) @ cloud[..., :3]).flatten(1))
         z = self.head(torch.cat([*seen, state], dim=-1))
-        return Glimpse(self.contact(z) * some, self.features(z) * some, None, None)
+        return Glimpse(self.contact(z) * some, self.features(z) * some, None, None, 0.0 * some[:, 0])
 
 
 class Extent(nn.Module):
@@ -171,6 +174,8 @@ class VoteEncoder(nn.Module):
         logits = target + ballot[..., 1] - FAR * (1.0 - mask)
         weights = (torch.softmax(logits, dim=1) * some)[:, None]
         elected = (weights @ votes)[:, 0]
+        apart = ((votes - elected[:, None])[..., :2] ** 2).sum(dim=-1, keepdim=True)
+        dissent = (weights @ apart)[:, 0, 0].clamp(min=0.0).sqrt()
         seen = [(weights @ h)[:, 0], masked_max(h, mask), elected]
         if self.extent is not None and self.straight is not None:
             seen.append(self.extent(cloud[..., :3], mask, target.detach()))
@@ -178,7 +183,7 @@ class VoteEncoder(nn.Module):
         z = self.head(torch.cat([*seen, state], dim=-1))
         rest = self.contact(z)
         contact = torch.cat([rest[:, :3] + elected, rest[:, 3:]], dim=-1)
-        return Glimpse(contact * some, self.features(z) * some, target, votes)
+        return Glimpse(contact * some, self.features(z) * some, target, votes, dissent)
 
 
 def make_encoder(config: ModelConfig) -> PointEncoder | VoteEncoder:

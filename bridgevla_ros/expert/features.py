@@ -1,9 +1,10 @@
 """Local frames, the blend of corrections along the path, and the network's feature vector.
 
 The same functions serve training (batched, kinematic samples) and the running policy, so that the
-two cannot drift apart. Everything is expressed in the LOCAL FRAME of the next contact: origin at the
-guidance's TCP position there, z against gravity, x along the horizontal part of the TCP's x axis. A
-turned base or a moved camera therefore changes nothing but rounding.
+two cannot drift apart. Everything is expressed in the LOCAL FRAME of the next contact: origin where
+guidance makes it, z against gravity, x along the horizontal part of the TCP's x axis. A turned base or a
+moved camera therefore changes nothing but rounding. What makes contact is called TCP here; where that is
+something held aside of the fingers (``Waypoint.contact_offset``), its pose is meant.
 
 What is blended. Let ``c`` be the correction of the next contact (true minus guided) and ``w`` the
 share of it that belongs at a point of the path (1 near the contact, 0 far away). The commanded pose
@@ -38,7 +39,7 @@ def local_frame(position: Array, rotation: Array, up: Array) -> Transform:
     """T_base_local of a contact.
 
     Args:
-        position: (3,) metres, guidance's TCP at the contact, base frame.
+        position: (3,) metres, where guidance makes contact, base frame.
         rotation: (3, 3) guidance's TCP orientation there.
         up: (3,) direction against gravity, base frame.
     """

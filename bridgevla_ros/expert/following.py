@@ -79,7 +79,7 @@ class Residual:
         position: (H, 3) metres, base frame.
         rotvec: (H, 3) rad, base frame, applied from the left.
         widths: (H,) metres.
-        sigma: Metres, disagreement of samples; NaN where there is one.
+        sigma: Metres, disagreement of samples and votes; NaN of policies without.
     """
 
     position: Array
@@ -289,7 +289,10 @@ class FollowPolicy:
         """Too near to the contact to see it; a policy that does not look has nothing to hold."""
         if not (self.needs_cloud and scene.contact.exists):
             return False
-        to_go = scene.contact.T_base_local.translation - scene.now.position[0]
+        rotation = Rotation.from_quat(scene.now.quat[0]).as_matrix()
+        to_go = scene.contact.T_base_local.translation - scene.contact.made_at(
+            scene.now.position[0], rotation
+        )
         return float(np.linalg.norm(to_go)) < self.config.lock_distance
 
     # -- observation -----------------------------------------------------------------------------
@@ -393,7 +396,7 @@ class FollowPolicy:
         limits = (
             ("correction", np.linalg.norm(added.position, axis=1).max(), self.config.max_correction, "m"),
             ("turn", np.linalg.norm(added.rotvec, axis=1).max(), self.config.max_rotation_correction, "rad"),
-            ("disagreement of samples", np.nan_to_num(added.sigma), self.config.max_spread, "m"),
+            ("disagreement of samples and votes", np.nan_to_num(added.sigma), self.config.max_spread, "m"),
         )
         for name, value, limit, unit in limits:
             if value > limit:

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bridgevla_ros.core.trajectory import GuidanceWindow, chain, contacts_done, event_at, window
+from bridgevla_ros.core.trajectory import (
+    GuidanceWindow,
+    chain,
+    contact_pose,
+    contacts_done,
+    event_at,
+    window,
+)
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, Guidance
 from bridgevla_ros.expert import features
@@ -21,11 +28,12 @@ class Contact:
     Attributes:
         exists: False: nothing is corrected; no contact is left (``T_base_local`` stands at the end of
             the path), or the hand is within a chain of contacts.
-        T_base_local: Local frame of the contact.
+        T_base_local: Local frame of the contact, at the point where it is made.
         event: What the gripper does there; NONE where it presses, pushes or pulls.
         width: Metres after that event; NaN without one.
         onward: (3,) metres, base frame, from it to the next contact of its chain; zeros without one.
         tilt: Rad between the hand there and straight down.
+        offset: (3,) metres, TCP frame: from the TCP to where contact is made (``Waypoint.contact_offset``).
     """
 
     exists: bool
@@ -34,6 +42,11 @@ class Contact:
     width: float
     onward: Array
     tilt: float
+    offset: Array
+
+    def made_at(self, position: Array, rotation: Array) -> Array:
+        """Where contact would be made with the TCP at (..., 3) metres and turned as (..., 3, 3) say."""
+        return np.asarray(position + rotation @ self.offset)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,19 +138,18 @@ def next_contact(guidance: Guidance, done: int, up: Array) -> Contact:
     if done >= len(guidance.contact_progress):
         rotation = Rotation.from_quat(guidance.quat[-1]).as_matrix()
         frame = features.local_frame(guidance.position[-1], rotation, up)
-        return Contact(False, frame, GripperEvent.NONE, float("nan"), np.zeros(3), 0.0)
-    at = float(guidance.contact_progress[done])
-    nearest = int(np.abs(guidance.progress - at).argmin())
-    rotation = Rotation.from_quat(guidance.quat[nearest]).as_matrix()
-    frame = features.local_frame(guidance.contact_position[done], rotation, up)
+        return Contact(False, frame, GripperEvent.NONE, float("nan"), np.zeros(3), 0.0, np.zeros(3))
+    pose = contact_pose(guidance, done)
+    frame = features.local_frame(pose.translation, pose.rotation, up)
     event = event_at(guidance, done)
     first, last = chain(guidance, done)
-    onward = guidance.contact_position[min(done + 1, last)] - guidance.contact_position[done]
-    tilt = float(np.arccos(np.clip(-rotation[:, 2] @ up / np.linalg.norm(up), -1.0, 1.0)))
+    onward = contact_pose(guidance, min(done + 1, last)).translation - pose.translation
+    tilt = float(np.arccos(np.clip(-pose.rotation[:, 2] @ up / np.linalg.norm(up), -1.0, 1.0)))
     what, width = GripperEvent.NONE, float("nan")
     if event is not None:
         what, width = guidance.events[event], float(guidance.event_width[event])
-    return Contact(first == done, frame, what, width, onward, tilt)
+    offset = guidance.contact_offset[done]
+    return Contact(first == done, frame, what, width, onward, tilt, offset)
 
 
 def _apart(guidance: Guidance, contact: int, ahead: GuidanceWindow) -> Array:

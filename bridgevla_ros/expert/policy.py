@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
@@ -34,7 +35,22 @@ __all__ = [
 ]
 
 F32 = NDArray[np.float32]
-Runtime = Callable[[F32, F32, F32, F32], tuple[F32, F32]]
+Runtime = Callable[[F32, F32, F32, F32], tuple[F32, F32, F32]]
+
+
+def disagreement(position: Array, dissent: float, gains: Array) -> float:
+    """What a chunk's own sources differ by: root mean square over its steps, metres (our choice).
+
+    The samples share one look at the cloud and agree about it, right or wrong; its points, each of which
+    votes for a contact, do not.
+
+    Args:
+        position: (S, H, 3) metres, residuals of the samples.
+        dissent: Metres, of the votes.
+        gains: (H,) share of the contact's correction in each step.
+    """
+    drawn = position.var(axis=0).sum(axis=-1)
+    return float(np.sqrt(np.mean(drawn + (gains * dissent) ** 2)))
 
 
 class SnapPolicy(FollowPolicy):
@@ -109,11 +125,11 @@ class LearnedPolicy(FollowPolicy):
 
     def inputs(self, scene: Scene) -> tuple[F32, F32, F32]:
         """The network's (1, F) features, (1, N, 4) cloud and (1, N) mask."""
-        obs, model = scene.observation, self.model
-        T_local_base = scene.contact.T_base_local.inverse()
+        obs, model, contact = scene.observation, self.model, scene.contact
+        T_local_base = contact.T_base_local.inverse()
         cloud = np.zeros((1, model.points, 4), np.float32)
         mask = np.zeros((1, model.points), np.float32)
-        if scene.cloud is not None and len(scene.cloud.points_base) and scene.contact.exists:
+        if scene.cloud is not None and len(scene.cloud.points_base) and contact.exists:
             # The cropper repeats points where it has too few; repeated ones would weigh more.
             _, first = np.unique(scene.cloud.points_base, axis=0, return_index=True)
             first.sort()
@@ -128,16 +144,20 @@ class LearnedPolicy(FollowPolicy):
             cloud[0, : len(chosen)] = chosen
             mask[0, : len(chosen)] = 1.0
         local = T_local_base.rotation
-        close = scene.contact.exists and scene.contact.event == GripperEvent.CLOSE
-        opens = scene.contact.exists and scene.contact.event == GripperEvent.OPEN
+        close = contact.exists and contact.event == GripperEvent.CLOSE
+        opens = contact.exists and contact.event == GripperEvent.OPEN
         present = float(mask.any())
+        # The network thinks of the point that makes contact, as if the fingers were there.
+        hand = contact.made_at(scene.T_base_tcp.translation, scene.T_base_tcp.rotation)
+        lever = hand - scene.T_base_tcp.translation
+        now_rotation = Rotation.from_quat(scene.now.quat).as_matrix()
         vector = features.vector(
-            tcp_position=T_local_base.apply(scene.T_base_tcp.translation)[None],
+            tcp_position=T_local_base.apply(hand)[None],
             tcp_rotation=(local @ scene.T_base_tcp.rotation)[None],
-            linear_velocity=(local @ scene.twist[:3])[None],
+            linear_velocity=(local @ (scene.twist[:3] + np.cross(scene.twist[3:], lever)))[None],
             angular_velocity=(local @ scene.twist[3:])[None],
-            guided_now=T_local_base.apply(scene.now.position),
-            window_position=T_local_base.apply(scene.window.position)[None],
+            guided_now=T_local_base.apply(contact.made_at(scene.now.position, now_rotation)),
+            window_position=T_local_base.apply(contact.made_at(scene.window.position, scene.rotations))[None],
             window_rotation=(local @ scene.rotations)[None],
             gain=scene.gains[None],
             clamped=scene.clamped[None],
@@ -149,7 +169,7 @@ class LearnedPolicy(FollowPolicy):
             cloud_age=np.array([0.0 if scene.cloud is None else obs.now - scene.cloud.stamp]) * present,
             points_fraction=np.array([mask.mean()]),
             guidance_age=np.array([obs.now - obs.guidance.stamp]),
-            onward=(local @ scene.contact.onward)[None],
+            onward=(local @ contact.onward)[None],
             gripper_max_width=model.gripper_max_width,
         )
         return vector, cloud, mask
@@ -164,19 +184,21 @@ class LearnedPolicy(FollowPolicy):
         noise = rng.standard_normal((self.config.samples, model.horizon * model.action_dim)).astype(
             np.float32
         )
-        action, _ = self.runtime(*self.inputs(scene), noise)
+        action, _, dissent = self.runtime(*self.inputs(scene), noise)
         if not np.isfinite(action).all():
             raise BridgeError(ErrorCode.MODEL_ERROR, "the expert put out a value that is not finite")
         shaped = action.reshape(-1, model.horizon, model.action_dim)
         position, rotvec, widths = features.decode_action(shaped, model)
         apart = np.linalg.norm(position[:, None] - position[None], axis=-1).mean(axis=-1)
         best = int(apart.sum(axis=1).argmin())
-        sigma = (
-            float(np.sqrt(np.mean(position.var(axis=0).sum(axis=-1)))) if len(position) > 1 else float("nan")
-        )
-        turn = contact.T_base_local
+        sigma = disagreement(position, float(dissent[0]) * model.position_limit, scene.gains)
+        frame = contact.T_base_local
         position[best, :, 2] = np.maximum(position[best, :, 2], -self.config.max_descent)
-        return Residual(turn.rotate(position[best]), turn.rotate(rotvec[best]), widths[best], sigma)
+        moved, turned = frame.rotate(position[best]), frame.rotate(rotvec[best])
+        held: Array = scene.rotations @ contact.offset
+        # The hand goes round the point that makes contact.
+        moved += held - Rotation.from_rotvec(turned).apply(held)
+        return Residual(moved, turned, widths[best], sigma)
 
 
 def make_policy(config: ExpertConfig, arm: ArmModel) -> FollowPolicy:

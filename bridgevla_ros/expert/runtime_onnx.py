@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert.checkpoint import Checkpoint
+from bridgevla_ros.expert.config import OUTPUTS
 
 F32 = NDArray[np.float32]
 PREFIX = "model."
@@ -86,9 +87,8 @@ class OnnxRuntime:
 
     def __init__(self, checkpoint: Checkpoint, denoising_steps: int, threads: int) -> None:
         path = checkpoint.folder / graph_name(denoising_steps)
-        if path.is_file():
-            model = fill(_read(path), checkpoint.tensors)
-        else:
+        model = fill(_read(path), checkpoint.tensors) if path.is_file() else None
+        if model is None or {output.name for output in model.graph.output} != set(OUTPUTS):
             from bridgevla_ros.expert.runtime_torch import build, export_onnx
 
             model = export_onnx(build(checkpoint, denoising_steps))
@@ -100,8 +100,8 @@ class OnnxRuntime:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def __call__(self, features: F32, cloud: F32, mask: F32, noise: F32) -> tuple[F32, F32]:
+    def __call__(self, features: F32, cloud: F32, mask: F32, noise: F32) -> tuple[F32, F32, F32]:
         """See ``Sampler.forward``."""
         feed = {"features": features, "cloud": cloud, "mask": mask, "noise": noise}
-        action, contact = self._session.run(["action", "contact"], feed)
-        return action, contact
+        action, contact, dissent = self._session.run(list(OUTPUTS), feed)
+        return action, contact, dissent

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert.checkpoint import Checkpoint
+from bridgevla_ros.expert.config import OUTPUTS
 from bridgevla_ros.expert.diffusion import ddim_steps
 from bridgevla_ros.expert.model import ExpertModel, Sampler
 
@@ -45,12 +46,12 @@ class TorchRuntime:
         self._device = torch.device(device)
         self._sampler = build(checkpoint, denoising_steps).to(self._device)
 
-    def __call__(self, features: F32, cloud: F32, mask: F32, noise: F32) -> tuple[F32, F32]:
+    def __call__(self, features: F32, cloud: F32, mask: F32, noise: F32) -> tuple[F32, F32, F32]:
         """See ``Sampler.forward``."""
         with torch.inference_mode():
             inputs = [torch.from_numpy(a).to(self._device) for a in (features, cloud, mask, noise)]
-            action, contact = self._sampler(*inputs)
-        return action.cpu().numpy(), contact.cpu().numpy()
+            action, contact, dissent = self._sampler(*inputs)
+        return action.cpu().numpy(), contact.cpu().numpy(), dissent.cpu().numpy()
 
 
 def export_onnx(sampler: Sampler) -> Any:
@@ -74,7 +75,7 @@ def export_onnx(sampler: Sampler) -> Any:
             example,
             buffer,  # type: ignore[arg-type]  # this exporter takes any file
             input_names=["features", "cloud", "mask", "noise"],
-            output_names=["action", "contact"],
+            output_names=list(OUTPUTS),
             dynamic_axes={"cloud": {1: "N"}, "mask": {1: "N"}, "noise": {0: "S"}, "action": {0: "S"}},
             opset_version=18,
             do_constant_folding=False,

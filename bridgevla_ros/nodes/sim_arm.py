@@ -28,6 +28,7 @@ from bridgevla_ros.ros import conversions, parameters, qos
 from bridgevla_ros.ros.spin import run_node
 from bridgevla_ros.ros.tf import TransformBroadcaster
 from bridgevla_ros.simulation.config import SimConfig
+from bridgevla_ros.simulation.judge import outcome
 from bridgevla_ros.simulation.robot import JOINT_NAMES
 from bridgevla_ros.simulation.world import World
 
@@ -208,16 +209,16 @@ class SimArmNode(Node):
         )
 
     def _publish_outcome(self, now: float) -> None:
-        outcome = self._world.outcome()
+        reached = outcome(self._world)
         self._outcome.publish(
             SimOutcome(
                 header=conversions.header(now, BASE_FRAME),
-                judged=outcome.judged,
-                done=outcome.done,
-                goal=outcome.goal,
-                relations=list(outcome.relations),
-                moved=list(outcome.moved),
-                moved_distance=list(outcome.moved_distance),
+                judged=reached.judged,
+                done=reached.done,
+                goal=reached.goal,
+                relations=list(reached.relations),
+                moved=list(reached.moved),
+                moved_distance=list(reached.moved_distance),
             )
         )
 

@@ -426,6 +426,8 @@ def digest(plan: WaypointPlan) -> str:
         hashed.update(struct.pack("<BB?", waypoint.kind, waypoint.gripper_event, waypoint.orientation_valid))
         if waypoint.exact:
             hashed.update(b"exact")
+        if waypoint.contact_offset.any():
+            hashed.update(np.round(waypoint.contact_offset, 6).astype("<f8").tobytes())
     return hashed.hexdigest()
 
 

@@ -19,6 +19,9 @@ from bridgevla_ros.planner.vocabulary import COLOUR_ANY, THING_ANY, THING_NAMES,
 SAME = 24.0
 """Pixels, at 640 of width, within which two candidates are one."""
 
+EVERY_KIND = [(COLOUR_ANY, kind, 0 if kind in MOVABLE else 1) for kind in (*MOVABLE, *HOLDING)]
+"""Questions for whatever is there, one a kind: colour, kind, role."""
+
 
 @dataclass(frozen=True, eq=False)
 class Setting:
@@ -108,6 +111,8 @@ class Resolver:
         if found.null > self.setting.null_threshold:
             found = self.view.confirmed(Query.of(phrase.colour, phrase.thing, role), found)
         if found.null > self.setting.null_threshold:
+            seen = self._seen()
+            there = f" ({', '.join(seen)})" if seen else ""
             raise BridgeError(
                 ErrorCode.NO_TARGET,
                 f"nothing to be seen is a {words}"
@@ -115,7 +120,7 @@ class Resolver:
                 else f"there is no {words} to be seen",
                 value=found.null,
                 limit=self.setting.null_threshold,
-                remedy="name something that is on the table, or move what hides it",
+                remedy=f"name something that is on the table{there}, or move what hides it",
             )
         fitting = self._fitting(phrase, list(found.candidates), words)
         self._count(phrase, fitting, words)
@@ -212,6 +217,12 @@ class Resolver:
         out = self._fitting(excluded, list(found.candidates), label(excluded.colour, excluded.thing))
         limit = SAME * self.view.frame.rgb.shape[1] / 640.0
         return [c for c in among if all(np.linalg.norm(c.pixel - o.pixel) > limit for o in out)]
+
+    def _seen(self) -> list[str]:
+        """What the eyes find of each kind, in words."""
+        found = self.view.ask([Query.of(*key) for key in EVERY_KIND])
+        there = [f for f in found if f.null <= self.setting.null_threshold]
+        return sorted({candidate.label for f in there for candidate in f.candidates})
 
     def _anything(self, phrase: NounPhrase, role: int) -> Found:
         """Whatever can be taken, or holds things."""
@@ -331,6 +342,5 @@ def _as_kind_of(phrase: NounPhrase, owner: NounPhrase) -> NounPhrase:
 def _keys(phrase: NounPhrase) -> list[tuple[int, int, int]]:
     """Questions for a phrase: one, or one a kind where no colour and no kind is said."""
     if phrase.colour == COLOUR_ANY and phrase.thing == THING_ANY:
-        kinds = [*MOVABLE, *HOLDING]
-        return [(COLOUR_ANY, kind, 0 if kind in MOVABLE else 1) for kind in kinds]
+        return EVERY_KIND
     return [(phrase.colour, phrase.thing, 0 if phrase.thing in (*MOVABLE, THING_ANY) else 1)]

@@ -7,18 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mujoco
 from scipy.spatial.transform import Rotation
 
-if TYPE_CHECKING:
-    from bridgevla_ros.simulation.scene import ObjectSpec
-
-FIXTURES = ("button", "knob", "pot", "post", "mark")
-"""Kinds that stand fast; they can be touched, not carried."""
-CARRIED = ("ring", "lid")
-"""Kinds, beside ``scene.MOVABLE``, that can be picked up."""
+from bridgevla_ros.simulation.scene import ObjectSpec, handle_ends
 
 BUTTON_TRAVEL = 0.010
 """Metres that a button's cap goes down."""
@@ -36,7 +30,7 @@ HANDLE_LENGTH, HANDLE_THICKNESS = 0.036, 0.018
 """Metres that a wide drawer handle stands out, and its height."""
 
 Geom = Callable[..., None]
-"""``scene._geom``: (body, thing, shape, size, shade, **settings)."""
+"""``scene_model._geom``: (body, thing, shape, size, shade, **settings)."""
 
 
 def cap_top(thing: ObjectSpec, pressed: float) -> float:
@@ -112,6 +106,34 @@ def ring(body: Any, thing: ObjectSpec, geom: Geom) -> None:
     _staves(body, thing, geom, outer / 2, (outer - hole) / 2, height, 16, mass=thing.mass)
 
 
+def mallet(body: Any, thing: ObjectSpec, geom: Geom) -> None:
+    """A handle with a block across its end; size: whole length, side of the block, height."""
+    _handled(body, thing, geom)
+    half = thing.size[1] / 2
+    geom(
+        body, thing, "box", [half, half, thing.size[2] / 2],
+        pos=[thing.size[0] / 2 - half, 0, thing.size[2] / 2], mass=0.6 * thing.mass, shade=0.8,
+    )  # fmt: skip
+
+
+def paddle(body: Any, thing: ObjectSpec, geom: Geom) -> None:
+    """A handle with a disc at its end; size: whole length, diameter of the disc, height."""
+    _handled(body, thing, geom)
+    half = thing.size[1] / 2
+    geom(
+        body, thing, "cylinder", [half, thing.size[2] / 2, 0],
+        pos=[thing.size[0] / 2 - half, 0, thing.size[2] / 2], mass=0.6 * thing.mass, shade=0.8,
+    )  # fmt: skip
+
+
+def _handled(body: Any, thing: ObjectSpec, geom: Geom) -> None:
+    low, high = handle_ends(thing)
+    geom(
+        body, thing, "box", [(high - low) / 2 + 0.002, thing.handle / 2, thing.size[2] / 2],
+        pos=[(low + high) / 2 + 0.002, 0, thing.size[2] / 2], mass=0.4 * thing.mass,
+    )  # fmt: skip
+
+
 def mark(body: Any, thing: ObjectSpec, geom: Geom) -> None:
     """A painted disc: seen, not felt; size: diameter, diameter, thickness."""
     high = thing.size[2] / 2
@@ -152,4 +174,6 @@ BUILDERS: dict[str, Callable[[Any, ObjectSpec, Geom], None]] = {
     "post": post,
     "ring": ring,
     "mark": mark,
+    "mallet": mallet,
+    "paddle": paddle,
 }

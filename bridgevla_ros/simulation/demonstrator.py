@@ -11,8 +11,9 @@ import numpy as np
 
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
+from bridgevla_ros.simulation.judge import outcome
 from bridgevla_ros.simulation.robot import GRIPPER_MAX_WIDTH
-from bridgevla_ros.simulation.scene import ObjectSpec, SceneSpec, drawer_tray
+from bridgevla_ros.simulation.scene import LONG, TOOLS, ObjectSpec, SceneSpec, drawer_tray, handle_ends
 from bridgevla_ros.simulation.world import World
 
 LOWEST_TCP = 0.022
@@ -46,19 +47,29 @@ def grasp_pose(scene: SceneSpec, name: str, pose: Transform | None = None) -> tu
     """
     thing = scene.object(name)
     pose = thing.pose if pose is None else pose
-    centre = pose.apply([0.0, 0.0, thing.size[2] / 2])
+    middle = sum(handle_ends(thing)) / 2 if thing.kind in LONG else 0.0
+    centre = pose.apply([middle, 0.0, thing.size[2] / 2])
     height = thing.size[2]
     z = pose.translation[2] + max(height / 2, height - TOP_GRASP if height > 0.06 else 0.0, LOWEST_TCP)
     yaw = math.atan2(pose.rotation[1, 0], pose.rotation[0, 0])
-    width = min(thing.size[0], thing.size[1])
+    width = held_width(thing)
     if thing.kind == "cube":
         angles = [yaw, yaw + math.pi / 2]
-    elif thing.kind == "bar":
+    elif thing.kind in LONG:
         angles = [yaw + math.pi / 2]
     else:
         angles = [k * math.pi / 8 for k in range(8)]
     best = max(angles, key=lambda a: _merit(scene, thing, centre, a, width))
     return top_down(np.array([centre[0], centre[1], z]), near_home(best)), width
+
+
+def held_width(thing: ObjectSpec) -> float:
+    """Metres between the pads when it is held."""
+    if thing.kind in TOOLS:
+        return thing.handle
+    if thing.kind == "ring":
+        return thing.size[0]
+    return thing.size[1] if thing.kind == "lid" else min(thing.size[:2])
 
 
 def near_home(angle: float) -> float:
@@ -146,7 +157,7 @@ class Demonstrator:
             return "unreachable"
         world.step(1.0)
         world.set_goal(f"put the {source} in the {destination}")
-        return "" if world.outcome().done else "missed"
+        return "" if outcome(world).done else "missed"
 
     def move(self, target: Transform) -> bool:
         """Go straight to ``target`` (T_base_tcp) and wait for it; False where no IK was found."""

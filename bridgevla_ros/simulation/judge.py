@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.simulation.goals import Goal
 from bridgevla_ros.simulation.scene import ObjectSpec, drawer_tray
-
-if TYPE_CHECKING:
-    from bridgevla_ros.simulation.world import World
+from bridgevla_ros.simulation.world import World
 
 REST_SPEED = 0.02
 """m/s below which an object counts as at rest."""
@@ -182,3 +179,8 @@ def judge(world: World, goals: tuple[Goal, ...], words: str) -> Outcome:
         moved=tuple(moved),
         moved_distance=tuple(distances),
     )
+
+
+def outcome(world: World) -> Outcome:
+    """Compare the world with the goal that it was set."""
+    return judge(world, world.goals, world.goal_words)

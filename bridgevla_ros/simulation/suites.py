@@ -17,7 +17,7 @@ from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.simulation import tasks
 from bridgevla_ros.simulation.goals import Goal
 from bridgevla_ros.simulation.robot import HOME
-from bridgevla_ros.simulation.scene import COLOURS, CameraSpec, LightSpec, ObjectSpec, SceneSpec
+from bridgevla_ros.simulation.scene import COLOURS, LONG, CameraSpec, LightSpec, ObjectSpec, SceneSpec
 
 CLUTTER = ("cube", "ball", "cylinder", "bar")
 
@@ -147,6 +147,7 @@ class Table:
         z: float = 0.0,
         yaw: float | None = None,
         mass: float | None = None,
+        handle: float = 0.0,
         radius: float | None = None,
         x_range: tuple[float, float] = tasks.X_RANGE,
         y_range: tuple[float, float] = tasks.Y_RANGE,
@@ -155,7 +156,7 @@ class Table:
         """Stand a thing somewhere.
 
         Args:
-            kind, size, colour, z, yaw: Of the thing; drawn where not given.
+            kind, size, colour, z, yaw, handle: Of the thing; colour and yaw are drawn where not given.
             at: x, y; drawn free of all others where not given.
             mass: kg; by volume and a drawn density where not given.
             radius: Metres to keep clear about it; its own where not given.
@@ -170,7 +171,7 @@ class Table:
             raise NoRoom
         thing = ObjectSpec(
             name, kind, colour, size, (0.0, 0.0, z), self.u(-math.pi, math.pi) if yaw is None else yaw,
-            self._mass(kind, size) if mass is None else mass, self.u(0.6, 1.0),
+            self._mass(kind, size) if mass is None else mass, self.u(0.6, 1.0), handle=handle,
         )  # fmt: skip
         reach = thing.radius if radius is None else radius
         for _ in range(60):
@@ -384,6 +385,19 @@ def _twins(table: Table) -> _Laid:
     return f"lift the {first.name}", (Step("lift", first.name),), (Goal("lifted", first.name),)
 
 
+def _long(table: Table) -> _Laid:
+    """Something long to take: a bar, or a tool by its handle."""
+    kind = str(table.rng.choice(LONG))
+    across, height = table.u(0.018, 0.045), table.u(0.022, 0.040)
+    if kind == "bar":
+        size, handle = (table.u(0.10, 0.18), across, height), 0.0
+    else:
+        head = table.u(max(0.040, across + 0.010), 0.080)
+        size, handle = (table.u(0.075, 0.115) + head, head, height), across
+    thing = table.put(kind, size, mass=table.u(0.04, 0.12), handle=handle)
+    return f"lift the {thing.name}", (Step("lift", thing.name),), (Goal("lifted", thing.name),)
+
+
 TASKS: dict[str, tuple[str, Callable[[Table], _Laid]]] = {
     "press": ("short", _press),
     "lift": ("short", _lift),
@@ -400,8 +414,9 @@ TASKS: dict[str, tuple[str, Callable[[Table], _Laid]]] = {
     "sort": ("long", _sort),
     "swap": ("long", _swap),
     "twins": ("", _twins),
+    "long thing": ("", _long),
 }
-"""Suite and layout of each task; twins belong to no suite."""
+"""Suite and layout of each task; twins and long things belong to none."""
 
 
 def randomise(

@@ -17,9 +17,9 @@ from bridgevla_ros.simulation.camera import OffscreenCamera
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.goals import Goal, parse_goal
 from bridgevla_ros.simulation.joint_trajectory import JointTrajectory
-from bridgevla_ros.simulation.judge import Outcome, judge
 from bridgevla_ros.simulation.noise import DepthNoise, colour_noise
-from bridgevla_ros.simulation.scene import SceneSpec, build
+from bridgevla_ros.simulation.scene import SceneSpec
+from bridgevla_ros.simulation.scene_model import build
 from bridgevla_ros.simulation.tasks import default_task, has_task, scene_from_config
 
 SETTLE_TIME = 0.4
@@ -35,6 +35,7 @@ class World:
 
     Attributes:
         scene: What stands on the table.
+        goals, goal_words: What ``judge.outcome`` compares with; see ``set_goal``.
         grainy: Images get colour noise; False where nobody looks at colour (5 ms an image).
     """
 
@@ -94,13 +95,9 @@ class World:
         if not words and has_task(scene):
             task = default_task(scene)
             self.goals: tuple[Goal, ...] = (Goal("placed", task.source, task.destination),)
-            self._goal_words = task.instruction
+            self.goal_words = task.instruction
         else:
-            self.goals, self._goal_words = parse_goal(words, scene), words
-
-    def outcome(self) -> Outcome:
-        """The truth now, against the goal."""
-        return judge(self, self.goals, self._goal_words)
+            self.goals, self.goal_words = parse_goal(words, scene), words
 
     def reset(self) -> None:
         """Objects where the scene says, at rest; arm where it starts, gripper open; time 0."""

@@ -35,7 +35,7 @@ from bridgevla_ros.training.appf_config import TrainConfig, settings
 from bridgevla_ros.training.data_bank import FIRST_SEED, Bank, join
 from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
 from bridgevla_ros.training.objective import Draws
-from bridgevla_ros.training.trainer import STATE, Trainer, read_state
+from bridgevla_ros.training.trainer import STATE, Trainer
 
 HELD_OUT = 0.1
 """Share of the bank's scenes, those with the highest seeds, that only measure."""
@@ -284,22 +284,6 @@ def write(folder: Path, model: ExpertModel, card: dict[str, Any]) -> None:
     tensors = {k: v.detach().cpu().numpy() for k, v in model.state_dict().items()}
     checkpoint.save(folder, model.config, tensors, card)
     save_graph(folder, checkpoint.load(folder), ExpertConfig().denoising_steps)
-
-
-def interim(folder: Path, output: Path, card: dict[str, Any]) -> None:
-    """Write a checkpoint of a training that still runs, from its last state on disk.
-
-    Args:
-        folder: Of the training.
-        output: Of the checkpoint.
-        card: What to say of it; must hold "model", fields of ModelConfig.
-    """
-    state = read_json(folder / STATE)
-    tensors = read_state(folder, state)
-    model = ExpertModel(ModelConfig(**settings(ModelConfig, card.pop("model"), "model")))
-    for i, parameter in enumerate(model.parameters()):
-        parameter.data.copy_(tensors[f"ema.{i}"])
-    write(output, model.eval(), card | {"stage": state["stage"], "step": state["step"], "commit": commit()})
 
 
 def _nothing(_: str) -> None:

@@ -26,7 +26,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 FIRST_SEED = 200_000
 """Scenes of the evaluation suites have seeds below; none of them is trained on."""
-FORMAT = 2
+FORMAT = 3
 STEP = 1.0 / 8192
 """Metres, 0.12 mm: resolution of stored points."""
 OTHERS = 6
@@ -45,7 +45,8 @@ OBSERVED: dict[str, tuple[str, tuple[int, ...]]] = {
 }
 """Name -> dtype and shape of a row: seconds of the episode; T_base_camera and T_base_tcp as x y z and
 quaternion x y z w; rad, rad/s; TCP twist m/s and rad/s, base axes; gripper width, metres; centre of the
-crop, metres, base frame (off the true contact by a planner's error); points of the cloud."""
+crop, metres, base frame (off the true contact by a planner's error); points of the cloud. Where what is held
+makes contact beside the fingers, ``tcp`` and ``twist`` are of that point of the hand, as ``pose`` is."""
 LABELS: dict[str, tuple[str, tuple[int, ...]]] = {
     "episode": ("i8", ()),
     "contact": ("i2", ()),
@@ -54,13 +55,15 @@ LABELS: dict[str, tuple[str, tuple[int, ...]]] = {
     "pose": ("f4", (7,)),
     "yaw_period": ("f4", ()),
     "z_band": ("f4", (2,)),
+    "x_band": ("f4", (2,)),
     "others": ("f4", (OTHERS, 2)),
     "onward": ("f4", (3,)),
 }
 """Scene seed; index of the next contact in the episode; index into ``classes``; its gripper event; its true
 T_base_tcp; yaw that changes nothing, rad (0: any yaw does); lowest and highest good TCP height, metres, base
-frame; x, y of what a planner could have meant instead, NaN where there is nothing; metres, base frame, from
-the contact to the next one of its chain (where it is pushed or pulled to), zeros without one."""
+frame; metres along the true TCP's x axis by which the contact may lie aside (along a bar or handle); x, y of
+what a planner could have meant instead, NaN where there is nothing; metres, base frame, from the contact to
+the next one of its chain (where it is pushed or pulled to), zeros without one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +139,7 @@ class Bank:
         )  # fmt: skip
 
     def split(self, share: float) -> tuple[Bank, Bank]:
-        """To train on, and the share of demonstrated episodes with the highest seeds, which only measure.
+        """To train on, and that share of demonstrated episodes, evenly by their seeds, which only measure.
 
         States of experts are all trained on: their own errors make them no measure.
         """
@@ -146,8 +149,9 @@ class Bank:
         if not demonstrated.any():
             demonstrated[:] = True
         seeds = np.unique(self.columns["episode"][demonstrated])
-        first = seeds[-max(1, round(share * len(seeds)))]
-        held = demonstrated & (self.columns["episode"] >= first)
+        every = max(1, round(1.0 / share))
+        chosen = seeds[every - 1 :: every] if len(seeds) >= every else seeds[-1:]
+        held = demonstrated & np.isin(self.columns["episode"], chosen)
         return self.select(~held), self.select(held)
 
     def save(self, path: Path) -> None:

@@ -12,10 +12,10 @@ run it again and it makes what is missing.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
+from bridgevla_ros.evaluation.fleet import cores
 from bridgevla_ros.training.data_bank import FIRST_SEED
 from bridgevla_ros.training.data_generate import generate, shards
 
@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"of the first scene: {FIRST_SEED} or more",
     )
     parser.add_argument("--output", type=Path, default=Path("runs/expert/bank"), help="folder of the bank")
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="at the same time (default: all cores)"
-    )
+    parser.add_argument("--workers", type=int, default=0, help="processes (default: one a core)")
     parser.add_argument(
         "--scenes",
         default="",
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Generate what is missing and say what came of it."""
     work = shards(args.output, args.seed, args.episodes, args.policy, args.scenes)
     began = time.monotonic()
-    ends = generate(work, max(1, args.processes))
+    ends = generate(work, max(1, args.workers or cores()))
     made = sum(ends.values())
     print(
         f"{made} episodes in {time.monotonic() - began:.0f} s; {args.output} holds {len(work)} shards of them"

@@ -79,19 +79,6 @@ class Recipe:
             onward_sigmas=tuple(scale * s for s in self.onward_sigmas),
         )
 
-    def at_metres(self, sigma: float, degrees: float | None = None) -> Recipe:
-        """One standard deviation per axis, no more than that; yaw as it is, or that many degrees."""
-        turned = self if degrees is None else dataclasses.replace(
-            self, yaw_sigmas=(float(np.radians(degrees)),), yaw_shares=(1.0,)
-        )  # fmt: skip
-        return dataclasses.replace(
-            turned, error_sigmas=(sigma,), error_shares=(1.0,), along=1.0, displaced_share=0.0
-        )
-
-    def at_noise_scale(self, scale: float) -> Recipe:
-        """The paper's goal noise at a scale (see NOISE_UNIT): position only, yaw is exact."""
-        return self.at_metres(scale * NOISE_UNIT, 0.0)
-
 
 def position_errors(rng: np.random.Generator, recipe: Recipe, ray: Array) -> Array:
     """(B, 3) metres, base frame, the planner's error and the target's way since.

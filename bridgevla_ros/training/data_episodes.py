@@ -60,6 +60,7 @@ MIX: dict[str, float] = {
     "stack": 0.10,
     "ring": 0.08,
     "twins": 0.08,
+    "long thing": 0.10,
     "lid": 0.06,
     "press": 0.07,
     "push": 0.07,
@@ -279,15 +280,16 @@ class Performance:
             plan, Transform.identity(), start, joints.gripper_width
         )
         self._order = [i for i, s in enumerate(waypoints) if s.kind == WaypointKind.CONTACT]
-        self._contacts: list[tuple[float, ContactTracker, Array, str]] = []
+        self._offsets = [s.contact_offset for s in waypoints]
+        self._contacts: list[tuple[float, Watched, Array]] = []
         self._next_frame = self.world.now
 
     def watch(self, contacts: Sequence[Watched]) -> None:
         """Take frames before these contacts; each is over with its own event, or when it is reached."""
         reached = dict(zip(self._order, map(float, self.guidance.contact_progress), strict=True))
-        for number, tracker, name in contacts:
-            center = tracker.pose().translation + self.rng.normal(0.0, CENTER_SIGMA, 3)
-            self._contacts.append((reached[number], tracker, center, name))
+        for contact in contacts:
+            center = contact.tracker.pose().translation + self.rng.normal(0.0, CENTER_SIGMA, 3)
+            self._contacts.append((reached[contact.waypoint], contact, center))
         self._taken = np.zeros(len(self._contacts), int)
 
     def _own_way(self, stop: Stop) -> list[Stop]:
@@ -365,10 +367,11 @@ class Performance:
         if world.now < self._next_frame - 1e-6:
             return
         self._next_frame = world.now + PERIOD
-        for i, (over, tracker, center, name) in enumerate(self._contacts):
+        for i, (over, (waypoint, tracker, name), center) in enumerate(self._contacts):
             if progress >= over:
                 continue
-            away = float(np.linalg.norm(world.T_base_tcp.translation - tracker.pose().translation))
+            offset = self._offsets[waypoint]  # hand and contact are told where contact is made
+            away = float(np.linalg.norm(world.T_base_tcp.apply(offset) - tracker.pose().translation))
             if away > NEAR or self._taken[i] >= MOST_FRAMES:
                 return
             seen = self.sensors.look(center)
@@ -376,6 +379,9 @@ class Performance:
                 return
             row, points, age = seen
             self._taken[i] += 1
+            held = Transform.from_quat(row["tcp"][:3], row["tcp"][3:]).rotate(offset)
+            row["tcp"][:3] += held
+            row["twist"][:3] += np.cross(row["twist"][3:], held)
             row |= tracker.labels() | {"episode": self.seed, "contact": i}
             self.record.rows.append(row)
             inside = points - row["center"].astype(np.float64)

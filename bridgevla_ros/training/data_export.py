@@ -49,6 +49,7 @@ def features() -> dict[str, Feature]:
         "label.event": Feature("string", description="of the gripper there"),
         "label.yaw_period": Feature("float32", unit="rad", description="turn that changes nothing; 0: any"),
         "label.z_band": Feature("float32", (2,), ("low", "high"), "m", "good TCP heights, base frame"),
+        "label.x_band": Feature("float32", (2,), ("low", "high"), "m", "good places along the TCP's x axis"),
         "label.kind": Feature("string", description="what is done with which kind of thing"),
     }
 
@@ -90,6 +91,7 @@ def columns(bank: Bank, frames: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         "label.event": np.array(events, dtype=object),
         "label.yaw_period": bank["yaw_period"][frames],
         "label.z_band": bank["z_band"][frames],
+        "label.x_band": bank["x_band"][frames],
         "label.kind": np.array([bank.classes[i] for i in bank["class"][frames]], dtype=object),
     }
 

@@ -1,7 +1,7 @@
 """Episodes of the bank from robosuite's scenes: the same recorder around its cell, for fine-tuning.
 
 The demonstrator is the one of ``--guidance oracle``; what is recorded is what the cropper makes of a faulty
-depth image of robosuite's scene. Seed S is scene S of the task whose turn it is (S modulo five); the
+depth image of robosuite's scene. Five seeds that begin at a multiple of five are a scene of each task; the
 evaluation's seeds are refused as everywhere (``data_generate.shards``).
 """
 
@@ -22,6 +22,7 @@ from bridgevla_ros.evaluation.robosuite.episode import NAMES
 from bridgevla_ros.evaluation.robosuite.oracle import DEMONSTRATORS
 from bridgevla_ros.evaluation.robosuite.tasks import TASKS, TaskSetup
 from bridgevla_ros.perception.config import CropperConfig
+from bridgevla_ros.simulation.demonstrations import Stop
 from bridgevla_ros.training.data_bank import OTHERS
 from bridgevla_ros.training.data_episodes import FREE, EpisodeRecord, Performance, Sensors, Watched
 from bridgevla_ros.training.data_faults import DepthFaults
@@ -69,28 +70,36 @@ TOUCHES: dict[str, tuple[Touch, ...]] = {
 """The contacts of each task in their order, measured on robosuite's models."""
 
 
+def task_of(seed: int) -> str:
+    """Whose scene a seed is. Each five are in an order of their own: every tenth only measures."""
+    number, turn = divmod(seed, len(NAMES))
+    return NAMES[int(np.random.default_rng([number, 0x20B1]).permutation(len(NAMES))[turn])]
+
+
 class RobosuiteTracker:
     """A contact's truth while robosuite's things move; see ``data_truth.ContactTracker``.
 
     Args:
         cell: Asked for truth.
         touch: Which contact.
-        T_base_tcp: Where it is now.
+        T_base_contact: Where it is now: the TCP, moved to where contact is made.
         event: What the gripper does there.
     """
 
-    def __init__(self, cell: RobosuiteCell, touch: Touch, T_base_tcp: Transform, event: GripperEvent) -> None:
+    def __init__(
+        self, cell: RobosuiteCell, touch: Touch, T_base_contact: Transform, event: GripperEvent
+    ) -> None:
         self._cell, self._touch, self._event = cell, touch, event
-        self._T_thing_tcp = cell.truth()[0][touch.target].inverse() @ T_base_tcp
+        self._T_thing_contact = cell.truth()[0][touch.target].inverse() @ T_base_contact
 
     def pose(self) -> Transform:
-        """T_base_tcp of the contact now."""
-        return self._cell.truth()[0][self._touch.target] @ self._T_thing_tcp
+        """T_base_contact now."""
+        return self._cell.truth()[0][self._touch.target] @ self._T_thing_contact
 
     def labels(self) -> dict[str, Any]:
         """Columns of ``data_bank.LABELS`` that truth alone gives."""
         poses, touch = self._cell.truth()[0], self._touch
-        pose = poses[touch.target] @ self._T_thing_tcp
+        pose = poses[touch.target] @ self._T_thing_contact
         others = np.full((OTHERS, 2), np.nan)
         for i, name in enumerate(touch.others):
             others[i] = poses[name].translation[:2]
@@ -100,6 +109,7 @@ class RobosuiteTracker:
             "pose": np.concatenate([pose.translation, pose.quat()]),
             "yaw_period": touch.yaw_period,
             "z_band": (z - touch.band[0], z + touch.band[1]),
+            "x_band": (0.0, 0.0),
             "others": others,
             "onward": np.zeros(3),
         }
@@ -126,7 +136,7 @@ class RobosuiteStage:
 
     def play(self, seed: int) -> EpisodeRecord:
         """Demonstrate the task of a seed and record it."""
-        setup = TASKS[NAMES[seed % len(NAMES)]]
+        setup = TASKS[task_of(seed)]
         self.cell.reset(setup, seed)
         rng = np.random.default_rng([seed, 0x20B0])
         sensors = self._sensors_of(setup)
@@ -139,9 +149,7 @@ class RobosuiteStage:
         contacts = [i for i, stop in enumerate(stops) if stop.kind == WaypointKind.CONTACT]
         performance.watch(
             [
-                Watched(
-                    i, RobosuiteTracker(self.cell, touch, stops[i].T_base_tcp, stops[i].event), touch.name
-                )
+                self._watched(i, stops[i], touch)
                 for i, touch in zip(contacts, TOUCHES[setup.name], strict=True)
             ]
         )
@@ -150,6 +158,11 @@ class RobosuiteStage:
             self.cell.step(SETTLE)
             failure = "" if self.cell.judge() else "missed"
         return dataclasses.replace(record, failure=failure)
+
+    def _watched(self, number: int, stop: Stop, touch: Touch) -> Watched:
+        at = Transform(stop.T_base_tcp.apply(stop.contact_offset), stop.T_base_tcp.rotation)
+        tracker = RobosuiteTracker(self.cell, touch, at, stop.event)
+        return Watched(number, tracker, touch.name)
 
     def _sensors_of(self, setup: TaskSetup) -> Sensors:
         if setup.name not in self._sensors:

@@ -209,6 +209,7 @@ def guidance_of(path: RecordedPath) -> Guidance | None:
         events=tuple(event for _, event, _ in events), event_width=np.array([w for _, _, w in events]),
         kind=np.full(len(kept), int(WaypointKind.APPROACH), np.int64),
         contact_position=position[at], contact_progress=clock[at] / clock[-1],
+        contact_offset=np.zeros((len(at), 3)),
     )  # fmt: skip
 
 

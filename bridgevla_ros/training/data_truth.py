@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import WaypointKind
 from bridgevla_ros.simulation.demonstrations import ContactTruth, Subgoal
+from bridgevla_ros.simulation.scene import UNSEEN
 from bridgevla_ros.simulation.suites import Step
 from bridgevla_ros.simulation.world import World
 from bridgevla_ros.training.data_bank import OTHERS
@@ -19,8 +20,6 @@ MARGIN = 0.007
 """Metres outside a thing's surface within which a point is still its own (voxels are 4 mm)."""
 NEAR = 0.10
 """Metres from the contact beyond which points of the thing (a cabinet) say nothing about it."""
-UNSEEN = ("mark",)
-"""Kinds without height: depth does not show them."""
 APART = 0.03
 """Metres; what is nearer to a contact in the plane is the same to a planner (a lid and its pot)."""
 _KIND = mujoco.mjtGeom
@@ -108,6 +107,7 @@ class Tracker:
             "pose": np.concatenate([pose.translation, pose.quat()]),
             "yaw_period": self.truth.yaw_period,
             "z_band": np.asarray(self.truth.z_band) + risen,
+            "x_band": self.truth.x_band,
             "others": others,
             "onward": self._onward,
         }

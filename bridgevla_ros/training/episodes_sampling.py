@@ -72,6 +72,8 @@ class Sampler:
         self._position = bank["pose"][:, :3].astype(np.float64)
         self._rotation = Rotation.from_quat(bank["pose"][:, 3:]).as_matrix().reshape(-1, 3, 3)
         self._yaw = horizontal_yaw(self._rotation)
+        along = self._rotation[:, :, 0] * [1.0, 1.0, 0.0]
+        self._along = along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
         self._onward = bank["onward"].astype(np.float64)
         self._center = bank["center"].astype(np.float64)
         ray = bank["camera"][:, :3] - self._position
@@ -178,7 +180,8 @@ class Sampler:
             error = position_errors(rng, recipe, self._ray[frames])
             error = keep_nearest(error, self._others[frames], recipe.nearest)
         low, high = bank["z_band"][frames].astype(np.float64).T
-        origin = self._position[frames] + error
+        near, far = bank["x_band"][frames].astype(np.float64).T
+        origin = self._position[frames] + rng.uniform(near, far)[:, None] * self._along[frames] + error
         origin[:, 2] = rng.uniform(low, high) + error[:, 2]
         period = bank["yaw_period"][frames].astype(np.float64)
         turns = np.where(period > 0.0, period, 0.0) * rng.integers(8, size=size)
@@ -203,7 +206,8 @@ class Sampler:
     def label(self, frames: NDArray[np.int64], origin: Array, yaw: Array, known: NDArray[np.bool_]) -> F32:
         """(B, 5): what carries guided contacts onto the true ones, in their local frames, and presence.
 
-        Height is left alone within the frame's band, yaw where any is as good.
+        Height, and the place along a bar or handle, are left alone within the frame's bands, yaw where any
+        is as good.
 
         Args:
             frames: (B,) indices.
@@ -212,6 +216,9 @@ class Sampler:
         """
         model, bank = self.model, self.bank
         correction = self._position[frames] - origin
+        along = self._along[frames]
+        near, far = bank["x_band"][frames].astype(np.float64).T
+        correction += np.clip(-np.sum(correction * along, axis=1), near, far)[:, None] * along
         low, high = bank["z_band"][frames].astype(np.float64).T
         correction[:, 2] = np.clip(origin[:, 2], low, high) - origin[:, 2]
         turned = wrap(self._yaw[frames] - yaw, bank["yaw_period"][frames].astype(np.float64))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.expert import features
 from bridgevla_ros.expert.checkpoint import Checkpoint
@@ -21,7 +22,7 @@ from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
 from bridgevla_ros.expert.diffusion import ddim_steps
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.expert.model import Sampler as Network
-from bridgevla_ros.expert.policy import SnapPolicy
+from bridgevla_ros.expert.policy import SnapPolicy, disagreement
 from bridgevla_ros.expert.runtime_torch import build
 from bridgevla_ros.training.data_bank import Bank
 from bridgevla_ros.training.episodes_sampling import Batch, GuidanceLibrary, Recipe, Sampler
@@ -65,12 +66,12 @@ def predict(net: Network, batch: Batch, seed: int, part: int = 64) -> Answer:
     actions, contacts = [], []
     with torch.inference_mode():
         for first in range(0, count, part):
-            action, contact = net(*(a[first : first + part] for a in arrays))
+            action, contact, _ = net(*(a[first : first + part] for a in arrays))
             actions.append(action.numpy())
             contacts.append(contact.numpy())
     shaped = np.concatenate(actions).reshape(count, model.horizon, model.action_dim)
     moved, rotvec, _ = features.decode_action(shaped, model)
-    gain = last_gain(batch, model)
+    gain = gains_of(batch, model)[:, -1]
     found = np.concatenate(contacts).astype(np.float64)
     return Answer(
         moved[:, -1] / gain[:, None],
@@ -80,9 +81,10 @@ def predict(net: Network, batch: Batch, seed: int, part: int = 64) -> Answer:
     )
 
 
-def last_gain(batch: Batch, model: ModelConfig) -> Array:
-    """(B,) gain of the chunk's last step."""
-    return batch.features[:, features.first_gain(model) + model.horizon - 1].astype(np.float64)
+def gains_of(batch: Batch, model: ModelConfig) -> Array:
+    """(B, H) gains of the chunk's steps."""
+    first = features.first_gain(model)
+    return batch.features[:, first : first + model.horizon].astype(np.float64)
 
 
 class HeldOut:
@@ -206,27 +208,62 @@ def calibration(
     """Does disagreement of samples tell the error? One row for each held-out observation.
 
     Returns:
-        ``spread_mm``: root mean square spread of the samples over the chunk, as the running policy
-        publishes it (correction_sigma); ``error_mm``: of their mean at the contact, horizontal.
+        ``spread_mm``: as the running policy publishes it (correction_sigma, ``policy.disagreement``);
+        ``error_mm``: of the samples' mean at the contact, horizontal.
     """
     model, net = checkpoint.config, build(checkpoint, ExpertConfig().denoising_steps)
     held = HeldOut(bank, recipe, model, size, seed)
     rng = np.random.default_rng([seed, 0xCA])
     rows = []
     for batch in held.batches.values():
-        gain = last_gain(batch, model)
+        gains = gains_of(batch, model)
         for b in np.flatnonzero(batch.contact[:, 4] > 0):
             noise = rng.standard_normal((samples, model.horizon * model.action_dim)).astype(np.float32)
             inputs = (batch.features[b : b + 1], batch.cloud[b : b + 1], batch.mask[b : b + 1], noise)
             with torch.inference_mode():
-                action, _ = net(*map(torch.from_numpy, inputs))
+                action, _, dissent = net(*map(torch.from_numpy, inputs))
             shaped = action.numpy().reshape(samples, model.horizon, model.action_dim)
             moved, _, _ = features.decode_action(shaped, model)
             truth = batch.contact[b, :2].astype(np.float64) * model.position_limit
-            away = moved.mean(axis=0)[-1, :2] / gain[b] - truth
-            spread = np.sqrt(np.mean(moved.var(axis=0).sum(axis=-1)))
+            away = moved.mean(axis=0)[-1, :2] / gains[b, -1] - truth
+            votes = float(dissent[0]) * model.position_limit
+            spread = disagreement(moved, votes, gains[b])
             rows.append({"spread_mm": _milli(spread), "error_mm": _milli(np.linalg.norm(away))})
     return rows
+
+
+def origins(
+    checkpoint: Checkpoint, bank: Bank, recipe: Recipe, size: int = 400, seed: int = 0
+) -> dict[str, float]:
+    """Does the encoder err, or what the denoiser makes of its estimate? All verbs alike.
+
+    Returns:
+        Horizontal medians in mm over the views in which the thing is in sight: "encoder", its contact
+        estimate beside the truth; "chunk", the contact that the chunk aims at beside the truth;
+        "denoiser", the two beside one another.
+
+    Raises:
+        BridgeError: BAD_INPUT, no verb has enough held-out frames.
+    """
+    model, net = checkpoint.config, build(checkpoint, ExpertConfig().denoising_steps)
+    found: dict[str, list[Array]] = {"encoder": [], "chunk": [], "denoiser": []}
+    batches = HeldOut(bank, recipe, model, size, seed).batches
+    if not batches:
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{len(bank)} held-out frames; no kind of contact has {FEWEST}",
+            value=len(bank),
+            limit=FEWEST,
+            remedy="make more episodes with bridgevla data generate",
+        )
+    for batch in batches.values():
+        answer = predict(net, batch, seed)
+        miss = errors(batch, answer, model)
+        found["encoder"].append(miss["contact"])
+        found["chunk"].append(miss["horizontal"])
+        apart = (answer.position - answer.contact)[batch.contact[:, 4] > 0, :2]
+        found["denoiser"].append(np.linalg.norm(apart, axis=1))
+    return {part: _milli(np.median(np.concatenate(values))) for part, values in found.items()}
 
 
 def _probes(net: Network, batch: Batch, answer: Answer, seed: int) -> dict[str, float]:

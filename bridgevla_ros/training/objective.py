@@ -61,9 +61,10 @@ class Objective(nn.Module):
         """Denoising from what the encoder sees, and the losses that teach it to see."""
         limit = self.model.config.position_limit
         truth, mask = data["contact"], data["mask"]
-        raw, seen, logits, votes = self.model.encoder(data["cloud"], mask, data["features"])
+        raw, _, logits, votes, _ = self.model.encoder(data["cloud"], mask, data["features"])
         some = (mask.sum(dim=1, keepdim=True) > 0).to(raw.dtype)
-        contact = torch.cat([raw[:, :4], torch.sigmoid(raw[:, 4:]) * some], dim=-1)
+        first = torch.cat([raw[:, :4], torch.sigmoid(raw[:, 4:]) * some], dim=-1).detach()
+        contact, seen, _ = self.model.look_again(first, data["cloud"], mask, data["features"])
         known = truth[:, 4:]
         miss = functional.smooth_l1_loss(raw[:, :4] * known, truth[:, :4] * known, beta=0.02)
         presence = functional.binary_cross_entropy_with_logits(raw[:, 4:], known, weight=some)

@@ -43,6 +43,7 @@ TOLERANCES: dict[str, tuple[float, float, str]] = {
     "gripper event": (1.0, 5.0, "ms"),
     "gripper event width": (0.1, 0.5, "mm"),
     "contact": (0.1, 1.0, "mm"),
+    "contact offset": (0.1, 1.0, "mm"),
     "crop": (0.01, 1.0, "mm"),
     "crop centre": (0.1, 1.0, "mm"),
     "point age": (1.0, 1.0, "ms"),
@@ -162,6 +163,7 @@ def _plan(a: WaypointPlan, b: WaypointPlan) -> Iterator[Gap]:
         yield from _poses("waypoint", "waypoint rotation", *poses)
         for w, v in zip(a.waypoints, b.waypoints, strict=True):
             yield _number("waypoint gripper width", w.gripper_width, v.gripper_width)
+            yield Gap("contact offset", _distance(w.contact_offset, v.contact_offset))
 
 
 def _guidance(a: Guidance, b: Guidance) -> Iterator[Gap]:
@@ -185,6 +187,7 @@ def _guidance(a: Guidance, b: Guidance) -> Iterator[Gap]:
         yield Gap("gripper event width", _largest(a.event_width - b.event_width))
     if len(a.contact_position) == len(b.contact_position):
         yield Gap("contact", _farthest(a.contact_position, b.contact_position))
+        yield Gap("contact offset", _farthest(a.contact_offset, b.contact_offset))
     else:
         yield _words("contacts", str(len(a.contact_position)), str(len(b.contact_position)))
 

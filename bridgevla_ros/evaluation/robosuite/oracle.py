@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bridgevla_ros.core.camera import project
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
@@ -23,10 +22,10 @@ from bridgevla_ros.core.types import (
     JointState,
     PlanRequest,
     RgbdFrame,
-    Waypoint,
     WaypointKind,
     WaypointPlan,
 )
+from bridgevla_ros.evaluation.oracle import waypoint_of
 from bridgevla_ros.planner.planner import digest
 from bridgevla_ros.simulation.demonstrations import Stop
 from bridgevla_ros.simulation.demonstrator import near_home, top_down
@@ -147,7 +146,7 @@ def nut_assembly_square(poses: Poses, fields: dict[str, Any]) -> list[Stop]:
         Stop(_raised(grasp, over.translation[2]), _RETREAT, _NONE, 0.0),
         Stop(top_down(between, angle + turn / 2), _VIA, _NONE, 0.0),  # turns the way joint 7 can
         Stop(over, _APPROACH, _NONE, 0.0),
-        Stop(goal, _CONTACT, _OPEN, wide),
+        Stop(goal, _CONTACT, _OPEN, wide, grasp.inverse().rotate(nut.translation - handle)),
         Stop(_raised(goal, over.translation[2] + 0.03), _RETREAT, _NONE, wide),
     ]
 
@@ -212,16 +211,15 @@ class OraclePlanner:
         now: float,
         joints: JointState | None = None,
     ) -> WaypointPlan:
-        """One sub-goal: the whole task."""
+        """One sub-goal: the whole task; refused where a thing lies as the demonstrator cannot take it."""
         poses, fields = self._cell.truth()
-        stops = DEMONSTRATORS[self._task](poses, fields)
+        stops, code, message = [], ErrorCode.NONE, ""
+        try:
+            stops = DEMONSTRATORS[self._task](poses, fields)
+        except BridgeError as error:
+            code, message = error.code, error.message
         T_camera_base = T_base_camera.inverse()
-        waypoints = []
-        for stop in stops:
-            pose = T_camera_base @ stop.T_base_tcp
-            pixel = project(pose.translation[None], frame.intrinsics)[0]
-            depth = float(pose.translation[2])
-            waypoints.append(Waypoint(pose, stop.kind, stop.event, stop.width, pixel, depth, 1.0))
+        waypoints = [waypoint_of(stop, T_camera_base, frame.intrinsics) for stop in stops]
         plan = WaypointPlan(
             stamp=frame.stamp,
             camera_frame=frame.intrinsics.frame,
@@ -242,6 +240,8 @@ class OraclePlanner:
             seed=request.seed,
             digest="",
             latency=now - frame.stamp,
+            code=code,
+            message=message,
         )
         return dataclasses.replace(plan, digest=digest(plan))
 

@@ -18,8 +18,9 @@ PLACE_REPROJECTION = 3.0
 
 def check_finite(draft: Draft) -> None:
     """Numbers are numbers."""
-    for i, pose in enumerate(draft.poses_base):
-        if not (np.isfinite(pose.translation).all() and np.isfinite(pose.rotation).all()):
+    for i, (waypoint, pose) in enumerate(zip(draft.waypoints, draft.poses_base, strict=True)):
+        numbers = np.concatenate([pose.translation, pose.rotation.ravel(), waypoint.contact_offset])
+        if not np.isfinite(numbers).all():
             raise BridgeError(
                 ErrorCode.OUT_OF_RANGE,
                 f"{draft.name(i)} is not finite: {pose.translation.tolist()}",
@@ -66,11 +67,13 @@ def check_reprojection(draft: Draft, config: PlannerConfig) -> None:
     scale = draft.intrinsics.width / 320.0
     T_camera_base = draft.T_base_camera.inverse()
     contacts = [
-        p for w, p in zip(draft.waypoints, draft.poses_base, strict=True) if w.kind == WaypointKind.CONTACT
+        pose.apply(waypoint.contact_offset)
+        for waypoint, pose in zip(draft.waypoints, draft.poses_base, strict=True)
+        if waypoint.kind == WaypointKind.CONTACT
     ]
-    for anchor, pose in zip(draft.anchors, contacts, strict=False):
+    for anchor, made_at in zip(draft.anchors, contacts, strict=False):
         place = anchor.role == Role.DESTINATION
-        point = T_camera_base.apply(pose.translation - (draft.beside if place else 0.0))
+        point = T_camera_base.apply(made_at - (draft.beside if place else 0.0))
         if point[2] <= 0.0:
             raise BridgeError(
                 ErrorCode.REPROJECTION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from bridgevla.msg import Keypoint as KeypointMsg
 from bridgevla.msg import PlanRequest as PlanRequestMsg
 from bridgevla.msg import Waypoint as WaypointMsg
 from bridgevla.msg import WaypointPlan as WaypointPlanMsg
-from geometry_msgs.msg import PoseStamped, Twist, Vector3
+from geometry_msgs.msg import Point, PoseStamped, Twist, Vector3
 from nav_msgs.msg import Path
 from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
@@ -115,6 +116,7 @@ def waypoint_to_msg(waypoint: Waypoint) -> WaypointMsg:
         confidence=float(waypoint.confidence),
         orientation_valid=bool(waypoint.orientation_valid),
         exact=bool(waypoint.exact),
+        contact_offset=point_to_msg(waypoint.contact_offset),
     )
 
 
@@ -132,6 +134,7 @@ def waypoint_from_msg(msg: WaypointMsg) -> Waypoint:
         float(np.sqrt(max(np.trace(covariance) / 3.0, 0.0))),
         msg.orientation_valid,
         msg.exact,
+        point_from_msg(msg.contact_offset),
     )
 
 
@@ -229,6 +232,7 @@ def guidance_to_msg(guidance: Guidance) -> GuidanceMsg:
         event_widths=floats(guidance.event_width).tolist(),
         contact_positions=[point_to_msg(p) for p in guidance.contact_position],
         contact_progress=floats(guidance.contact_progress).tolist(),
+        contact_offsets=[point_to_msg(p) for p in guidance.contact_offset if guidance.contact_offset.any()],
         code=int(guidance.code),
         message=guidance.message,
         value=float(guidance.value),
@@ -257,7 +261,9 @@ def guidance_from_msg(msg: GuidanceMsg) -> Guidance:
         len(msg.kinds),
     }
     events = {len(msg.event_progress), len(msg.gripper_events), len(msg.event_widths)}
-    contacts = {len(msg.contact_positions), len(msg.contact_progress)}
+    positions = _points(msg.contact_positions)
+    offsets = _points(msg.contact_offsets) if msg.contact_offsets else np.zeros_like(positions)
+    contacts = {len(positions), len(msg.contact_progress), len(offsets)}
     if max(len(samples), len(events), len(contacts)) > 1 or (np.diff(progress) <= 0).any():
         raise BridgeError(
             ErrorCode.BAD_INPUT,
@@ -280,8 +286,9 @@ def guidance_from_msg(msg: GuidanceMsg) -> Guidance:
         events=tuple(_member(GripperEvent, e, "gripper event") for e in msg.gripper_events),
         event_width=floats(msg.event_widths),
         kind=np.asarray(msg.kinds, np.int64).reshape(-1),
-        contact_position=np.array([(p.x, p.y, p.z) for p in msg.contact_positions], float).reshape(-1, 3),
+        contact_position=positions,
         contact_progress=floats(msg.contact_progress),
+        contact_offset=offsets,
         code=code_from_msg(msg.code),
         message=msg.message,
         value=msg.value,
@@ -290,6 +297,10 @@ def guidance_from_msg(msg: GuidanceMsg) -> Guidance:
         joint_stamp=optional_stamp_from_msg(msg.joint_stamp),
         computed_at=optional_stamp_from_msg(msg.computed_at),
     )
+
+
+def _points(points: Sequence[Point]) -> Array:
+    return np.array([(p.x, p.y, p.z) for p in points], float).reshape(-1, 3)
 
 
 def path_to_msg(stamp: float, frame: str, position: Array, quat: Array) -> Path:
