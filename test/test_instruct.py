@@ -17,6 +17,7 @@ import pytest
 from bridgevla_ros.core.errors import ErrorCode
 
 ROOT = Path(__file__).resolve().parents[1]
+_FEEDBACK = 0.1  # s between feedback, as the task node gives it
 
 
 class Door:
@@ -64,27 +65,30 @@ class Door:
         status.stage, status.progress, status.message = status.MOVING, 0.42, "on the way"
         status.task_id = "task-1"
         if "slow" in goal.request.instruction:
-            goal.publish_feedback(feedback)
             self.status.publish(status)
             while not goal.is_cancel_requested and not self.ended.is_set():
-                time.sleep(0.02)
+                goal.publish_feedback(feedback)
+                time.sleep(_FEEDBACK)
             if goal.is_cancel_requested:
                 goal.canceled()
             else:
                 goal.abort()
             self.cancelled.set()
-            result.code = int(ErrorCode.CANCELLED)
+            result.status.code = int(ErrorCode.CANCELLED)
         elif "absent" in goal.request.instruction:
+            # No feedback: what is published before the client is discovered is lost, and must not be needed.
             status.stage, status.code = status.FAILED, int(ErrorCode.NO_TARGET)
+            status.message = "there is no absent cube"
             status.value, status.limit, status.unit = 0.9, 0.5, "probability"
             status.remedy, status.candidates = "name another object", ["red cube", "green ball"]
-            goal.publish_feedback(feedback)
             goal.abort()
-            result.code, result.message = int(ErrorCode.NO_TARGET), "there is no absent cube"
+            result.status = status
         else:
-            goal.publish_feedback(feedback)
+            for _ in range(20):
+                goal.publish_feedback(feedback)
+                time.sleep(_FEEDBACK)
             goal.succeed()
-            result.steps_done = result.steps_total = 1
+            result.status.steps_total = result.steps_done = 1
             result.verified = True
         return result
 

@@ -233,7 +233,8 @@ def test_busy_unless_preempted() -> None:
         bench.machine.instruct(bench.now, "something else")
     second = bench.machine.instruct(bench.now, "something else", preempt=True)
     assert bench.machine.result is not None
-    assert (bench.machine.result.task_id, bench.machine.result.code) == (bench.task_id, ErrorCode.CANCELLED)
+    ended = bench.machine.result.status
+    assert (ended.task_id, ended.code) == (bench.task_id, ErrorCode.CANCELLED)
     assert second != bench.task_id
     bench.report(0.1, S.MOVING, seconds=0.2)
     assert len(bench.requests) == 1, "planning waits until the arm stands"
@@ -485,7 +486,7 @@ def test_what_is_so_already_passes_without_motion_in_plain_words() -> None:
     assert bench.status.message == "the ball is already in the blue bowl"
     result = bench.machine.result
     assert result is not None
-    assert (result.steps_done, result.steps_total, result.verified) == (2, 2, True)
+    assert (result.steps_done, result.status.steps_total, result.verified) == (2, 2, True)
 
 
 def test_a_task_that_only_plans_says_what_is_so_already() -> None:

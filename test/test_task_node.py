@@ -155,7 +155,7 @@ def test_instructions_to_their_end(cell: Cell) -> None:
     # Refused by the planner.
     handle, _ = cell.goal("put the unicorn in the bowl")
     answer = cell.result(handle)
-    assert (answer.status, answer.result.code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_TARGET)
+    assert (answer.status, answer.result.status.code) == (GoalStatus.STATUS_ABORTED, ErrorCode.NO_TARGET)
     assert list(cell.wait(Stage.FAILED).candidates) == ["the red cube"]
     assert not cell.leases
 
@@ -165,12 +165,12 @@ def test_instructions_to_their_end(cell: Cell) -> None:
     assert cell.spin(lambda: len(cell.leases) > 3)
     assert cell.leases[-1].guidance_id == cell.guidance.guidance_id
     second, _ = cell.goal("something else")
-    assert cell.result(second).result.code == ErrorCode.BUSY
+    assert cell.result(second).result.status.code == ErrorCode.BUSY
     cell.say(0.5, 2, S.MOVING, 0.03)
     cell.spin(lambda: False, 0.3)
     cell.say(1.0, 3, S.FINISHED, 0.085)
     answer = cell.result(handle)
-    assert (answer.status, answer.result.code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.NONE)
+    assert (answer.status, answer.result.status.code) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.NONE)
     assert (answer.result.steps_done, answer.result.verified) == (1, True)
     assert cell.wait(Stage.DONE).code == ErrorCode.NONE
     assert {m.feedback.status.stage for m in feedback} >= {Stage.PLANNING, Stage.MOVING}
@@ -196,7 +196,7 @@ def test_a_planner_that_dies_is_waited_for_and_cancel_ends_it(cell: Cell) -> Non
     future = handle.cancel_goal_async()
     assert cell.spin(future.done)
     answer = cell.result(handle)
-    assert (answer.status, answer.result.code) == (GoalStatus.STATUS_CANCELED, ErrorCode.CANCELLED)
+    assert (answer.status, answer.result.status.code) == (GoalStatus.STATUS_CANCELED, ErrorCode.CANCELLED)
     assert cell.wait(Stage.FAILED).code == ErrorCode.CANCELLED
     cell.spin(lambda: False, 0.5)
     assert cell.leases[-1].guidance_id == ""

@@ -17,14 +17,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bridgevla.msg import TaskStatus
     from rclpy.node import Node
     from rich.console import Console
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_NOBODY, EXIT_CANCELLED = 0, 1, 2, 3, 130
 _GRACE = 3.0
 """Seconds in which a result may still come after the graph has turned to something else, or has gone."""
-_LATE = 1.0
-"""Seconds in which the last feedback may come after the result: they take different ways."""
 _SILENCE = 5.0
 """Seconds without a word of the task, which speaks ten times a second of ROS time, until that is told."""
 STAGES = (
@@ -303,28 +302,21 @@ class _Follower:
 
         from bridgevla_ros.core.errors import ErrorCode
 
-        result = wrapped.result
-        code = code_name(result.code)
-        if wrapped.status == GoalStatus.STATUS_CANCELED or result.code == ErrorCode.CANCELLED:
+        result, status = wrapped.result, wrapped.result.status
+        if wrapped.status == GoalStatus.STATUS_CANCELED or status.code == ErrorCode.CANCELLED:
             self.console.print("[yellow]cancelled[/]")
             return EXIT_CANCELLED
-        if wrapped.status == GoalStatus.STATUS_SUCCEEDED and result.code == ErrorCode.NONE:
+        if wrapped.status == GoalStatus.STATUS_SUCCEEDED and status.code == ErrorCode.NONE:
             seen = ", seen to have worked" if result.verified else ""
-            steps = f"{result.steps_done} of {result.steps_total} steps"
-            self.console.print(f"[green]done[/]: {steps}{seen}. {result.message}".rstrip())
+            steps = f"{result.steps_done} of {status.steps_total} steps"
+            self.console.print(f"[green]done[/]: {steps}{seen}. {status.message}".rstrip())
             return EXIT_DONE
-        self.console.print(f"[red]{code}[/]: {result.message}")
-        until = time.monotonic() + _LATE
-        while (self.status is None or self.status.code != result.code) and time.monotonic() < until:
-            self._spin()
-        self._explain()
+        self.console.print(f"[red]{code_name(status.code)}[/]: {status.message}")
+        self._explain(status)
         return EXIT_FAILED
 
-    def _explain(self) -> None:
-        """Say what the last status knows of the failure: value, limit, remedy, candidates."""
-        status = self.status
-        if status is None:
-            return
+    def _explain(self, status: TaskStatus) -> None:
+        """Say what the result knows of the failure: value, limit, remedy, candidates."""
         if math.isfinite(status.value):
             limit = f", limit {status.limit:.4g} {status.unit}" if math.isfinite(status.limit) else ""
             self.console.print(f"value {status.value:.4g} {status.unit}{limit}", markup=False)

@@ -473,17 +473,17 @@ class TaskMachine:
     def _fail(self, now: float, reason: Reason, candidates: tuple[str, ...] = ()) -> None:
         self._revoke(now)
         self._set(now, stage=Stage.FAILED, speed_scale=0.0, candidates=candidates, **fields(reason))
-        self._end(reason.code, reason.message)
+        self._end()
 
     def _finish(self, now: float) -> None:
         self._revoke(now)
         self._set(now, stage=Stage.DONE, speed_scale=0.0, **{**_NOTHING, "message": self._account})
-        self._end(ErrorCode.NONE, self._account)
+        self._end()
 
-    def _end(self, code: ErrorCode, message: str) -> None:
+    def _end(self) -> None:
         done = self.status.step + int(self.status.stage == Stage.DONE and not self._plan_only)
         verified = self._verified and done > 0
-        self.result = TaskResult(self.status.task_id, code, message, done, self.status.steps_total, verified)
+        self.result = TaskResult(self.status, done, verified)
         self._check, self._leased = None, -math.inf
 
     def _set(self, now: float, **changes: Any) -> None:

@@ -138,18 +138,29 @@ class TaskResult:
     """How a task ended.
 
     Attributes:
-        task_id: Which.
-        code, message: NONE for success.
-        steps_done, steps_total: Sub-goals.
+        status: Its last: DONE or FAILED, and why.
+        steps_done: Sub-goals, of ``status.steps_total``.
         verified: Depth and gripper say of each of them that it has worked.
     """
 
-    task_id: str
-    code: ErrorCode
-    message: str
+    status: TaskStatus
     steps_done: int
-    steps_total: int
     verified: bool
+
+
+def refusal(stamp: float, error: BridgeError) -> TaskStatus:
+    """Return the status of a task that was refused before it began, at ``stamp`` seconds."""
+    return TaskStatus(
+        stamp,
+        stage=Stage.FAILED,
+        code=error.code,
+        message=error.message,
+        value=error.value,
+        limit=error.limit,
+        unit=error.unit,
+        remedy=error.remedy or REMEDIES.get(error.code, ""),
+        candidates=error.candidates,
+    )
 
 
 def gist(status: TaskStatus) -> tuple[object, ...]:

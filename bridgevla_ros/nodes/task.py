@@ -25,7 +25,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.safety import Reason
 from bridgevla_ros.core.task_desk import TaskDesk, TaskNodeConfig
 from bridgevla_ros.core.task_machine import TaskConfig, TaskResult, TaskStatus
-from bridgevla_ros.core.task_status import Stage, fields
+from bridgevla_ros.core.task_status import Stage, fields, refusal
 from bridgevla_ros.core.types import Lease, PlanRequest
 from bridgevla_ros.ros import clock, conversions, parameters, qos
 from bridgevla_ros.ros.diagnostics import Diagnostics
@@ -121,21 +121,19 @@ class TaskNode(Node):
         try:
             self._goals[self._begin(handle.request)] = handle
         except BridgeError as error:
-            self._end_goal(handle, TaskResult("", error.code, _sentence(error), 0, 0, False))
+            self._end_goal(handle, TaskResult(refusal(self._now(), error), 0, False))
 
     def _end_goal(self, handle: ServerGoalHandle, result: TaskResult) -> None:
         self._results[bytes(handle.goal_id.uuid)] = ExecuteInstruction.Result(
-            code=int(result.code),
-            message=result.message,
-            steps_done=min(result.steps_done, 255),
-            steps_total=min(result.steps_total, 255),
+            status=conversions.task_status_to_msg(result.status),
+            steps_done=result.steps_done,
             verified=result.verified,
         )
         handle.execute()
 
     def _conclude(self, handle: ServerGoalHandle) -> ExecuteInstruction.Result:
         result = self._results.pop(bytes(handle.goal_id.uuid))
-        if result.code == ErrorCode.NONE:
+        if result.status.code == ErrorCode.NONE:
             handle.succeed()
         elif handle.is_cancel_requested:
             handle.canceled()
@@ -209,9 +207,9 @@ class TaskNode(Node):
         """Wake the goals whose task has ended; one that was pre-empted ended too."""
         result, running = self._machine.result, self._machine.status.task_id if self._machine.running else ""
         for task_id in [name for name in self._goals if name != running]:
-            if result is None or result.task_id != task_id:
-                message = "another instruction came first"
-                result = TaskResult(task_id, ErrorCode.CANCELLED, message, 0, 0, False)
+            if result is None or result.status.task_id != task_id:
+                came_first = BridgeError(ErrorCode.CANCELLED, "another instruction came first")
+                result = TaskResult(replace(refusal(self._now(), came_first), task_id=task_id), 0, False)
             self._end_goal(self._goals.pop(task_id), result)
 
 
