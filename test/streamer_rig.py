@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guidance import window
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
-from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, window
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     ActionChunk,

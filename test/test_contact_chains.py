@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from bridgevla_ros.core.trajectory import (
-    TrajectoryConfig,
-    TrajectoryGenerator,
-    chain,
-    contacts_done,
-    event_at,
-    grasps,
-)
+from bridgevla_ros.core.guidance import chain, contacts_done, event_at, grasps
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     CameraIntrinsics,

@@ -91,7 +91,7 @@ def test_refused_chunks_are_counted_and_not_measured() -> None:
 
 
 def test_erased_guidance_stays_where_it_begins() -> None:
-    from bridgevla_ros.core.trajectory import window
+    from bridgevla_ros.core.guidance import window
     from bridgevla_ros.evaluation.episode import draw_episode
     from bridgevla_ros.evaluation.spec import EpisodeSpec
     from bridgevla_ros.simulation.config import SimConfig

@@ -10,10 +10,10 @@ import pytest
 from streamer_rig import ARM, PERIOD, Rig, check_smooth, follow, refuse
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guidance import retreat_end
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
-from bridgevla_ros.core.trajectory import retreat_end
 from bridgevla_ros.core.types import Lease, StreamerState
 
 S = StreamerState

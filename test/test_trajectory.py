@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guidance import next_contact, window
 from bridgevla_ros.core.time_law import peaks
-from bridgevla_ros.core.trajectory import (
-    MAX_CONTACT_OFFSET,
-    TrajectoryConfig,
-    TrajectoryGenerator,
-    next_contact,
-    window,
-)
+from bridgevla_ros.core.trajectory import MAX_CONTACT_OFFSET, TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
     CameraIntrinsics,

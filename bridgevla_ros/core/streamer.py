@@ -18,11 +18,11 @@ from bridgevla_ros.core.chunk_path import ChunkPath, validate
 from bridgevla_ros.core.commanded import Commanded
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.gripping import GripperJob, GripperMonitor
+from bridgevla_ros.core.guidance import grasps, retreat_end
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.motion import Brake, JointMotion, MotionLimits, step_towards
 from bridgevla_ros.core.safety import Clearance, Envelope, Reason
 from bridgevla_ros.core.streamer_config import StreamerConfig
-from bridgevla_ros.core.trajectory import grasps, retreat_end
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import (
     ActionChunk,

@@ -21,6 +21,7 @@ from typing import Any
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.gripping import carried_out
+from bridgevla_ros.core.guidance import grasps
 from bridgevla_ros.core.safety import Reason
 from bridgevla_ros.core.task_heard import Heard
 from bridgevla_ros.core.task_status import (
@@ -36,7 +37,6 @@ from bridgevla_ros.core.task_status import (
     gist,
     reason_of,
 )
-from bridgevla_ros.core.trajectory import grasps
 from bridgevla_ros.core.types import (
     CHECK,
     DepthQuality,

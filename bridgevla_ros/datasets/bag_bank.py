@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgevla_ros.core.errors import ErrorCode
+from bridgevla_ros.core.guidance import next_contact
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.trajectory import next_contact
 from bridgevla_ros.core.types import (
     Cloud,
     GripperEvent,

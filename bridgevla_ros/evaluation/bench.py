@@ -84,7 +84,8 @@ def bench_trajectory(repeats: int) -> list[Row]:
     """A pick-and-place plan to guidance, and the window the expert asks for at each step."""
     from scipy.spatial.transform import Rotation
 
-    from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, window
+    from bridgevla_ros.core.guidance import window
+    from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
     from bridgevla_ros.core.transforms import Transform
     from bridgevla_ros.core.types import (
         CameraIntrinsics,

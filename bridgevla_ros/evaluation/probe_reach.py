@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.core.trajectory import next_contact
+from bridgevla_ros.core.guidance import next_contact
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     Cloud,

@@ -18,10 +18,11 @@ from typing import Protocol
 import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guidance import next_contact
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.task_machine import TaskMachine, TaskStatus
-from bridgevla_ros.core.trajectory import TrajectoryGenerator, next_contact
+from bridgevla_ros.core.trajectory import TrajectoryGenerator
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import (
     CHECK,

@@ -7,14 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from bridgevla_ros.core.trajectory import (
-    GuidanceWindow,
-    chain,
-    contact_pose,
-    contacts_done,
-    event_at,
-    window,
-)
+from bridgevla_ros.core.guidance import GuidanceWindow, chain, contact_pose, contacts_done, event_at, window
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, Guidance
 from bridgevla_ros.expert import features

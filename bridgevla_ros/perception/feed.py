@@ -10,8 +10,8 @@ import numpy as np
 from bridgevla_ros.core.camera import check_sizes
 from bridgevla_ros.core.config import param
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.guidance import next_contact
 from bridgevla_ros.core.inputs import JointBuffer, Lookup, Stamped
-from bridgevla_ros.core.trajectory import next_contact
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import CameraIntrinsics, Cloud, DepthQuality, Guidance, Progress, RgbdFrame
 from bridgevla_ros.perception.cropper import Cropper

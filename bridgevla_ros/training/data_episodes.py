@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bridgevla_ros.core.guidance import window
 from bridgevla_ros.core.kinematics import ArmModel
-from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator, window
+from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import GripperEvent, Guidance, JointState, RgbdFrame, WaypointKind
 from bridgevla_ros.perception.config import CropperConfig
