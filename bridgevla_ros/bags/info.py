@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.console import wide_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,14 +37,6 @@ def add_bag_arguments(parser: argparse.ArgumentParser) -> None:
     """The bag, and the mapping file for another robot's."""
     parser.add_argument("bag", type=Path, help="folder of the bag, or one of its files (.mcap, .db3)")
     parser.add_argument("--map", type=Path, metavar="YAML", help="names of another robot's topics and frames")
-
-
-def wide_console() -> Console:
-    """The terminal; into a file or a pipe wide enough that no table is squeezed."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=160)
 
 
 def describe(bag: Bag) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bridgevla_ros.bags.digest import ClockOfBag, of_type, percentiles, stamp_of, stamp_offset
-from bridgevla_ros.bags.info import add_bag_arguments, wide_console
+from bridgevla_ros.bags.info import add_bag_arguments
 from bridgevla_ros.bags.reader import Bag
+from bridgevla_ros.console import wide_console
 
 if TYPE_CHECKING:
     from rich.console import Console

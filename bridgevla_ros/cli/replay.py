@@ -19,6 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.core.config import ConfigError
 
 _SHORT = {"expert": "action_expert.weights", "planner": "planner.weights"}
@@ -104,11 +105,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
-    from rich.console import Console
 
     from bridgevla_ros.bags.replay.stability import show, stability
 
-    console = Console(highlight=False)
+    console = wide_console()
     found = stability(
         bags,
         tuple(args.node) or ("all",),
@@ -127,14 +127,13 @@ def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
 
 
 def _replay(args: argparse.Namespace, bag: Path) -> int:
-    from rich.console import Console
 
     from bridgevla_ros.bags.replay import replay
     from bridgevla_ros.bags.replay.engine import present
     from bridgevla_ros.bags.replay.golden import Blessing
     from bridgevla_ros.bags.replay.text import show
 
-    console = Console(highlight=False)
+    console = wide_console()
     blessing = Blessing(bag, args.reason) if args.bless else None
     with console.status(f"replaying {bag}"):
         result = replay(
@@ -192,12 +191,11 @@ def parameters(words: list[str]) -> dict[str, Any]:
 
 
 def _what_if(args: argparse.Namespace) -> int:
-    from rich.console import Console
 
     from bridgevla_ros.bags.replay.what_if import compare_settings, show
 
     change, seed = changes(args.what_if)
-    console = Console(highlight=False)
+    console = wide_console()
     outcome = compare_settings(
         args.bag,
         tuple(args.node) or ("all",),

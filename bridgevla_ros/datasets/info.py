@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.datasets.reading import open_dataset
 
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """``bridgevla dataset info``."""
     data = open_dataset(args.dataset)
-    console = Console(highlight=False)
+    console = wide_console()
     size = sum(p.stat().st_size for p in args.dataset.rglob("*") if p.is_file())
     console.print(
         f"{args.dataset}: {len(data.episodes)} episodes, {len(data)} frames at {data.fps:g} Hz, "

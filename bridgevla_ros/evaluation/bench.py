@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.evaluation.options import write_json
 
@@ -228,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
     """
     from rich.table import Table
 
-    console = Console()
+    console = wide_console()
     known = [*BENCHMARKS, REPLAY]
     unknown = [name for name in args.names if name not in known]
     if unknown:

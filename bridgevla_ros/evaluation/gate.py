@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
@@ -206,7 +207,6 @@ def _named(anchors: Anchors) -> Anchors:
 
 def run(args: argparse.Namespace) -> int:
     """``bridgevla eval --suite gate``."""
-    from rich.console import Console
     from rich.table import Table
 
     result = run_gate(args.episodes, args.seed)
@@ -220,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
     table.add_row(
         "all faults", str(result["faulty"]), f"{result['stopped']:.1%} ({low_end:.0%}-{high_end:.0%})", ""
     )
-    Console().print(table)
+    wide_console().print(table)
     write_json(args.json, result)
     return 0
 

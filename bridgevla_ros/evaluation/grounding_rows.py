@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointKind
@@ -56,7 +56,7 @@ def print_table(rows: dict[str, dict[str, Any]]) -> None:
         refused = "" if name.endswith("absent") else str(sum(row["wrongly_refused"].values()))
         interval = f"{100 * low:.0f}-{100 * high:.0f}"
         table.add_row(name, f"{100 * row['rate']:.1f}%", interval, str(row["asked"]), refused, row["about"])
-    Console().print(table)
+    wide_console().print(table)
 
 
 @dataclass

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridgevla_ros.bags.provenance import commit
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.evaluation import plots
 from bridgevla_ros.evaluation.fleet import Answer, Journal, Piece, Watch, run_pieces
 from bridgevla_ros.evaluation.report import Plot, Section, Table
@@ -279,13 +280,10 @@ def sections(rows: Sequence[Row], compared: Sequence[dict[str, Any]]) -> tuple[S
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """To the terminal; a log or a file gets 140 columns instead of folding at 80."""
-    from rich.console import Console
+    """To the terminal, or into a file."""
     from rich.table import Table as RichTable
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140
+    console = wide_console()
     for one in tables:
         shown = RichTable(*one.header)
         for line in one.rows:

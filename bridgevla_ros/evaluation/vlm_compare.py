@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.core.types import RgbdFrame
@@ -184,7 +184,7 @@ def run(args: argparse.Namespace) -> int:
     for kind in KINDS:
         for name, mine in rows.items():
             table.add_row(kind, name, *_cells(mine[kind].as_json()))
-    Console().print(table)
+    wide_console().print(table)
     print("; ".join(f"{kind}: {about}" for kind, about in KINDS.items()))
     result = {
         "seeds": [args.seed, args.seed + args.scenes - 1],

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from bridgevla_ros.console import wide_console
 from bridgevla_ros.training.data_bank import Bank
 
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the tables."""
     bank = Bank.load(args.bank)
     seeds = np.unique(bank["episode"])
-    console = Console()
+    console = wide_console()
     console.print(
         f"{len(seeds)} episodes (seeds {seeds.min()} to {seeds.max()}), {len(bank)} frames, "
         f"{len(bank.points)} points, {len(bank.own['frame']) if bank.own else 0} states of experts"
