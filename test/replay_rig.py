@@ -136,9 +136,9 @@ class Run:
 
     def measure(self) -> None:
         state = JointState(self.now, self.q.copy(), np.zeros(7), self.width)
-        message = conversions.joint_state_to_msg(state, self.arm.joint_names)
+        message = conversions.joint_state_to_msg(state, self.arm.config)
         self.write("/joint_states", message)
-        heard = conversions.joint_state_from_msg(message, self.arm.joint_names)
+        heard = conversions.joint_state_from_msg(message, self.arm.config)
         self.desk.on_joints(heard)
         self.feed.joints.add(heard)
         self.guide.joints = heard

@@ -81,7 +81,7 @@ class Cell:
         self.progress.append(conversions.progress_from_msg(msg))
 
     def _sense(self) -> None:
-        self.joints.publish(conversions.joint_state_to_msg(self._state(), ARM.joint_names))
+        self.joints.publish(conversions.joint_state_to_msg(self._state(), ARM.config))
 
     def _grant(self) -> None:
         if self.leasing:

@@ -123,7 +123,7 @@ class Cell:
 
     def move(self, stamp: float) -> None:
         state = JointState(stamp, ARM.home, np.zeros(7), 0.085)
-        self.joints.publish(conversions.joint_state_to_msg(state, ARM.joint_names))
+        self.joints.publish(conversions.joint_state_to_msg(state, ARM.config))
 
     def answer(self) -> DepthQualityMsg:
         """The next quality."""

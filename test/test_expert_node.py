@@ -71,7 +71,7 @@ class Cell:
         guidance = Guidance(**{**vars(SEEN.guidance), "stamp": now})
         executed = Progress(now, progress.guidance_id, progress.progress, 1, StreamerState.MOVING, 1.0, 0.08)
         if without != "joints":
-            self.joints.publish(conversions.joint_state_to_msg(state, ARM.joint_names))
+            self.joints.publish(conversions.joint_state_to_msg(state, ARM.config))
         if without != "cloud":
             self.cloud.publish(conversions.cloud_to_msg(seen))
         if without != "guidance":

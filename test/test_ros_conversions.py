@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.spatial.transform import Rotation
 
+from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.robot import RobotConfig
 from bridgevla_ros.core.task_status import Stage, TaskStatus
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import (
@@ -42,6 +44,7 @@ from bridgevla_ros.ros import conversions
 QUICK = settings(max_examples=20)
 
 JOINTS = tuple(f"joint{i}" for i in range(1, 8))
+ROBOT = RobotConfig.load(resources.find_robot("panda_2f85"))
 
 
 def assert_same(a: Any, b: Any, path: str = "") -> None:
@@ -401,17 +404,19 @@ def test_arm_command(stamp: float, seed: int, pose: Transform, width: float) -> 
 def test_joint_states_are_matched_by_name(order: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     state = JointState(1.5, rng.normal(size=7), rng.normal(size=7), 0.03, -0.01)
-    msg = conversions.joint_state_to_msg(state, JOINTS)
+    msg = conversions.joint_state_to_msg(state, ROBOT)
     msg.name = [msg.name[i] for i in order] + ["some_other_joint"]
     msg.position = [msg.position[i] for i in order] + [9.0]
     msg.velocity = [msg.velocity[i] for i in order] + [9.0]
-    assert_same(state, conversions.joint_state_from_msg(msg, JOINTS))
+    assert_same(state, conversions.joint_state_from_msg(msg, ROBOT))
 
 
 def test_a_missing_joint_is_named() -> None:
-    msg = conversions.joint_state_to_msg(JointState(0.0, np.zeros(7), np.zeros(7), 0.0), (*JOINTS[:6], "x"))
-    with pytest.raises(BridgeError, match="joint7"):
-        conversions.joint_state_from_msg(msg, JOINTS)
+    other = replace(ROBOT, joint_names=(*JOINTS[:6], "x"), gripper_joint="finger_width")
+    msg = conversions.joint_state_to_msg(JointState(0.0, np.zeros(7), np.zeros(7), 0.0), other)
+    assert conversions.joint_state_from_msg(msg, other).gripper_width == 0.0
+    with pytest.raises(BridgeError, match=r"joint7.*gripper_width.*finger_width"):
+        conversions.joint_state_from_msg(msg, ROBOT)
 
 
 @QUICK

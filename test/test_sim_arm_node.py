@@ -13,9 +13,13 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from bridgevla_ros.core import resources
+from bridgevla_ros.core.robot import RobotConfig
 from bridgevla_ros.ros import conversions, qos
 from bridgevla_ros.ros.tf import TransformBuffer
 from bridgevla_ros.simulation.robot import HOME, JOINT_NAMES
+
+ROBOT = RobotConfig.load(resources.find_robot("panda_2f85"))
 
 
 def test_publishes_what_a_cell_does_and_obeys(
@@ -43,7 +47,7 @@ def test_publishes_what_a_cell_does_and_obeys(
     assert (colour.width, colour.height) == (depth.width, depth.height) == (320, 240)
     stamps = np.array([conversions.stamp_from_msg(m.header.stamp) for m in heard["joint_states"]])
     assert np.median(np.diff(stamps)) <= 0.0101
-    state = conversions.joint_state_from_msg(heard["joint_states"][-1], JOINT_NAMES)
+    state = conversions.joint_state_from_msg(heard["joint_states"][-1], ROBOT)
     assert np.allclose(state.position, HOME, atol=2e-3)
     assert state.gripper_width > 0.08
     assert buffer.known("base_link", "camera_color_optical_frame", None)
@@ -63,7 +67,7 @@ def test_publishes_what_a_cell_does_and_obeys(
     publisher.publish(command)
 
     def there() -> bool:
-        now = conversions.joint_state_from_msg(heard["joint_states"][-1], JOINT_NAMES)
+        now = conversions.joint_state_from_msg(heard["joint_states"][-1], ROBOT)
         return bool(np.allclose(now.position, goal, atol=3e-3))
 
     assert spin_until(node, there, 30.0)

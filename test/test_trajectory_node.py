@@ -93,7 +93,7 @@ class Cell:
 
         def arrived() -> bool:
             state = JointState(self.now(), q, np.zeros(7), 0.085)
-            self.joints.publish(conversions.joint_state_to_msg(state, ARM.joint_names))
+            self.joints.publish(conversions.joint_state_to_msg(state, ARM.config))
             return self.trajectory._guide.joints is not before
 
         assert self.until(arrived)
@@ -150,7 +150,7 @@ def test_waits_for_transform_and_joints_then_answers(cell: Cell) -> None:
         timer.cancel()
         cell.broadcaster.send(cell.now(), {("base_link", "eye"): CAMERA})
         state = JointState(cell.now(), ARM.home, np.zeros(7), 0.085)
-        cell.joints.publish(conversions.joint_state_to_msg(state, ARM.joint_names))
+        cell.joints.publish(conversions.joint_state_to_msg(state, ARM.config))
 
     timer = cell.node.create_timer(0.3, arrive)
     assert cell.ask(*GOOD).code == ErrorCode.NONE

@@ -124,7 +124,7 @@ def _decoders(arm: ArmModel) -> dict[str, Callable[[Any], tuple[float, Any] | No
     last = [0.0]
 
     def joints(message: Any) -> tuple[float, Any]:
-        state = c.joint_state_from_msg(message, arm.joint_names)
+        state = c.joint_state_from_msg(message, arm.config)
         last[0] = state.stamp
         return state.stamp, state
 

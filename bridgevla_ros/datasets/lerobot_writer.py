@@ -25,7 +25,6 @@ VERSION = "v3.0"
 FILES_IN_CHUNK = 1000
 PATTERN = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = f"data/{PATTERN}.parquet"
-VIDEO_PATH = f"videos/{{video_key}}/{PATTERN}.mp4"
 EPISODES_PATH = f"meta/episodes/{PATTERN}.parquet"
 DEFAULTS = {
     "timestamp": Feature("float32", unit="s", description="frame_index / fps"),

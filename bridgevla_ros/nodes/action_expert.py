@@ -77,7 +77,7 @@ class ActionExpertNode(ManagedNode):
         self._observer.on_cloud(conversions.cloud_from_msg(msg), msg.header.frame_id)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        state = conversions.joint_state_from_msg(msg, self._arm.joint_names)
+        state = conversions.joint_state_from_msg(msg, self._arm.config)
         if self._observer.on_joints(state):
             self._policy.reset()
 

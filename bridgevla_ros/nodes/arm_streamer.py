@@ -86,7 +86,7 @@ class ArmStreamerNode(Node):
     # ---- inputs
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        self._desk.on_joints(conversions.joint_state_from_msg(msg, self._arm.joint_names))
+        self._desk.on_joints(conversions.joint_state_from_msg(msg, self._arm.config))
 
     def _on_guidance(self, msg: GuidanceMsg) -> None:
         self._desk.on_guidance(conversions.guidance_from_msg(msg))

@@ -84,7 +84,7 @@ class CropperNode(ManagedNode):
         self._serve()
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        self._feed.joints.add(conversions.joint_state_from_msg(msg, self._arm.joint_names))
+        self._feed.joints.add(conversions.joint_state_from_msg(msg, self._arm.config))
         self._serve()
 
     def _on_guidance(self, msg: GuidanceMsg) -> None:

@@ -85,8 +85,7 @@ class PlannerNode(ManagedNode):
         self._frames.info.add(conversions.stamp_from_msg(msg.header.stamp), msg)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        names = self._planner.arm.joint_names
-        self._frames.joints.add(conversions.joint_state_from_msg(msg, names))
+        self._frames.joints.add(conversions.joint_state_from_msg(msg, self._planner.arm.config))
 
     def _on_request(self, msg: PlanRequestMsg) -> None:
         if not self.active:

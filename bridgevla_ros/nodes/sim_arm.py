@@ -21,17 +21,20 @@ from sensor_msgs.msg import JointState as JointStateMsg
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from bridgevla_ros.core import resources
 from bridgevla_ros.core.config import ConfigError
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.robot import RobotConfig
 from bridgevla_ros.ros import conversions, parameters, qos
 from bridgevla_ros.ros.spin import run_node
 from bridgevla_ros.ros.tf import TransformBroadcaster
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.judge import outcome
-from bridgevla_ros.simulation.robot import JOINT_NAMES
 from bridgevla_ros.simulation.world import World
 
+ROBOT = "panda_2f85"
+"""The arm that ``simulation`` builds, in ``config/robots``."""
 BASE_FRAME = "base_link"
 RIGHT_FRAME = "camera_right_optical_frame"
 CATCH_UP = 0.05
@@ -63,7 +66,8 @@ class SimArmNode(Node):
             self._world = World(config)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"sim_arm: the scene cannot be built: {error}") from error
-        self._arm = ArmModel.load("panda_2f85") if config.command_mode == "ee" else None
+        self._robot = RobotConfig.load(resources.find_robot(ROBOT))
+        self._arm = ArmModel.load(ROBOT) if config.command_mode == "ee" else None
         self._quantum = 1.0 / config.clock_rate
         self._camera_due, self._joints_due = _Every(config.camera_rate), _Every(config.joint_state_rate)
         self._outcome_due, self._tf_due = _Every(config.outcome_rate), _Every(config.joint_state_rate / 2)
@@ -102,7 +106,9 @@ class SimArmNode(Node):
     # ---- commands
 
     def _on_trajectory(self, msg: JointTrajectory) -> None:
-        stamp, times, positions, velocities = conversions.joint_trajectory_from_msg(msg, JOINT_NAMES)
+        stamp, times, positions, velocities = conversions.joint_trajectory_from_msg(
+            msg, self._robot.joint_names
+        )
         try:
             self._world.command_joint_trajectory(stamp, times, positions, velocities)
         except ValueError as error:
@@ -180,7 +186,7 @@ class SimArmNode(Node):
     def _publish(self, now: float) -> None:
         stamp = conversions.stamp_to_msg(now)
         if self._joints_due.due(now):
-            self._joints.publish(conversions.joint_state_to_msg(self._world.joint_state(), JOINT_NAMES))
+            self._joints.publish(conversions.joint_state_to_msg(self._world.joint_state(), self._robot))
         if self._tf_due.due(now):
             links = self._world.link_transforms()
             self._tf.send(now, {(BASE_FRAME, name): transform for name, transform in links.items()})

@@ -59,7 +59,7 @@ class TrajectoryNode(ManagedNode):
         return clock.seconds(self)
 
     def _on_joints(self, msg: JointStateMsg) -> None:
-        self._guide.joints = conversions.joint_state_from_msg(msg, self._arm.joint_names)
+        self._guide.joints = conversions.joint_state_from_msg(msg, self._arm.config)
 
     def _on_plan(self, msg: WaypointPlanMsg) -> None:
         if not self.active:

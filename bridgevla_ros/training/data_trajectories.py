@@ -154,7 +154,7 @@ def _from_bag(bag: Bag) -> Iterator[RecordedPath]:
     elif "/joint_states" in kinds:
         arm = ArmModel.load()
         for item in bag.messages(["/joint_states"]):
-            state = c.joint_state_from_msg(item.message, arm.joint_names)
+            state = c.joint_state_from_msg(item.message, arm.config)
             T_base_tcp = arm.fk(state.position)
             stamps.append(state.stamp)
             position.append(T_base_tcp.translation)

@@ -123,7 +123,7 @@ class ExpertReplay(RememberingReplay):
             if joints is None:
                 lacks("joint_states", f"{stamp:.6f} s")
             else:
-                observer.on_joints(conversions.joint_state_from_msg(joints, self._arm.joint_names))
+                observer.on_joints(conversions.joint_state_from_msg(joints, self._arm.config))
         for stamp in expected.cloud_stamps:
             cloud = recording.one("cloud", stamp)
             if cloud is None:

@@ -142,7 +142,7 @@ class CropperReplay(RememberingReplay):
         self._add_infos(feed, expected.stamp)
         for stamp in expected.joint_stamps:
             message = recording.one("joint_states", stamp)
-            feed.joints.add(conversions.joint_state_from_msg(message, self._arm.joint_names))
+            feed.joints.add(conversions.joint_state_from_msg(message, self._arm.config))
         guidance = self.guidance(expected.guidance_id)
         if guidance is not None:
             feed.on_guidance(guidance)
@@ -179,9 +179,7 @@ class CropperReplay(RememberingReplay):
             self._add_infos(feed, expected.stamp)
             for heard_item in recording.items("joint_states"):
                 if heard_item.received <= item.received and abs(heard_item.stamp - expected.stamp) < 3.0:
-                    state = conversions.joint_state_from_msg(
-                        recording.message(heard_item), self._arm.joint_names
-                    )
+                    state = conversions.joint_state_from_msg(recording.message(heard_item), self._arm.config)
                     feed.joints.add(state)
             waited = expected.code in _WAITED
             lookup = recording.lookup_until if waited else recording.lookup

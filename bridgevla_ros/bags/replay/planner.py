@@ -159,8 +159,8 @@ class PlannerReplay:
             if abs(info.stamp - stamp) <= self._settings.sync_tolerance:
                 frames.info.add(info.stamp, self._recording.message(info))
         if arm is not None:
-            names = self._planner.arm.joint_names
-            frames.joints.add(conversions.joint_state_from_msg(self._recording.message(arm), names))
+            state = conversions.joint_state_from_msg(self._recording.message(arm), self._planner.arm.config)
+            frames.joints.add(state)
 
     def _arm(self, plan: WaypointPlan) -> Item | None:
         """The joint state that a plan names; where plans do not name one yet, the newest before the image."""

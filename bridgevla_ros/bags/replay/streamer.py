@@ -50,11 +50,11 @@ class StreamerReplay(LoggedReplay[StreamerDesk]):
 
     def feed(self, entry: Entry, desk: StreamerDesk) -> Iterator[Answer]:
         """One input."""
-        kind, message, names = entry.kind, entry.message, self._arm.joint_names
+        kind, message = entry.kind, entry.message
         if kind == InputKind.TICK:
             yield from self._compare(desk.tick(entry.now))
         elif kind == InputKind.JOINTS:
-            desk.on_joints(conversions.joint_state_from_msg(message, names))
+            desk.on_joints(conversions.joint_state_from_msg(message, self._arm.config))
         elif kind == InputKind.GUIDANCE:
             desk.on_guidance(conversions.guidance_from_msg(message))
         elif kind == InputKind.LEASE:

@@ -65,14 +65,14 @@ class TrajectoryReplay:
                 wanted = f"{expected.joint_stamp:.6f} s"
                 yield Missing(NODE, expected.stamp, expected.plan_id, "joint_states", wanted)
                 return
-            guide.joints = conversions.joint_state_from_msg(message, self._arm.joint_names)
+            guide.joints = conversions.joint_state_from_msg(message, self._arm.config)
         elif expected.code in (ErrorCode.NO_TRANSFORM, ErrorCode.SENSOR_LOST):
             # It waited in vain for what had not come by then.
             lookup = recording.lookup_until(item.received)
             heard = [i for i in recording.items("joint_states") if i.received <= item.received]
             if heard:
                 newest = recording.message(heard[-1])
-                guide.joints = conversions.joint_state_from_msg(newest, self._arm.joint_names)
+                guide.joints = conversions.joint_state_from_msg(newest, self._arm.config)
         try:
             actual = guide.guidance(plan, lookup, now)
         except BridgeError as error:

@@ -43,8 +43,8 @@ RISE = 0.10
 CARRY = 0.14
 """Metres above where it stood that a thing is lifted."""
 
-CAN_MIDDLE, CAN_WIDTH, CAN_LOW = 0.008, 0.05, 0.04
-"""Metres: the can is taken this far above its middle; its diameter; its middle above the floor."""
+CAN_MIDDLE, CAN_WIDTH = 0.008, 0.05
+"""Metres: the can is taken this far above its middle; its diameter."""
 WALL = 0.055
 """Metres that the can keeps from the walls of its compartment: the hand reaches no farther out."""
 LEAN, LEAN_FROM, LEAN_WHOLE = 0.45, 0.62, 0.75

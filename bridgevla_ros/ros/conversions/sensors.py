@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from sensor_msgs.msg import JointState as JointStateMsg
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.robot import RobotConfig
 from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.core.types import (
     CameraIntrinsics,
@@ -31,9 +32,6 @@ from bridgevla_ros.ros.conversions.common import (
     stamp_from_msg,
     stamp_to_msg,
 )
-
-GRIPPER_JOINT = "gripper_width"
-"""Name of the prismatic joint that carries the width between the finger pads, metres."""
 
 _COLOUR: dict[str, tuple[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
     "rgb8": (3, lambda a: a),
@@ -258,11 +256,11 @@ def frame_from_msgs(
     )
 
 
-def joint_state_to_msg(state: JointState, joint_names: Sequence[str], frame: str = "") -> JointStateMsg:
-    """Arm joints by name, then the gripper's width as the prismatic joint "gripper_width"."""
+def joint_state_to_msg(state: JointState, robot: RobotConfig, frame: str = "") -> JointStateMsg:
+    """Arm joints by name, then ``robot.gripper_joint``: the width between the pads, metres."""
     return JointStateMsg(
         header=header(state.stamp, frame),
-        name=[*joint_names, GRIPPER_JOINT],
+        name=[*robot.joint_names, robot.gripper_joint],
         position=[
             *np.asarray(state.position, float).tolist(),
             float(state.gripper_width),
@@ -274,14 +272,14 @@ def joint_state_to_msg(state: JointState, joint_names: Sequence[str], frame: str
     )
 
 
-def joint_state_from_msg(msg: JointStateMsg, joint_names: Sequence[str]) -> JointState:
+def joint_state_from_msg(msg: JointStateMsg, robot: RobotConfig) -> JointState:
     """Joints matched by name, in any order, among any others; velocities default to 0.
 
     Raises:
         BridgeError: BAD_INPUT where a joint or its position is missing or not finite.
     """
     index = {name: i for i, name in enumerate(msg.name)}
-    wanted = [*joint_names, GRIPPER_JOINT]
+    wanted = [*robot.joint_names, robot.gripper_joint]
     missing = [name for name in wanted if index.get(name, len(msg.position)) >= len(msg.position)]
     if missing:
         raise BridgeError(
@@ -290,7 +288,7 @@ def joint_state_from_msg(msg: JointStateMsg, joint_names: Sequence[str]) -> Join
             value=float(len(wanted) - len(missing)),
             limit=float(len(wanted)),
             unit="joints",
-            remedy="set the joint names in the robot's configuration to those of the driver",
+            remedy="set joint_names and gripper_joint in the robot's YAML file to the driver's names",
         )
     position = np.array([msg.position[index[name]] for name in wanted])
     velocity = np.array(
