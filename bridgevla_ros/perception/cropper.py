@@ -17,6 +17,7 @@ from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, Cloud, DepthQuality, JointState, RgbdFrame
 from bridgevla_ros.perception import kernels
 from bridgevla_ros.perception.config import CropperConfig
+from bridgevla_ros.perception.smoothing import smooth
 
 _CAPACITY = 40_000
 """Most voxels of a frame, and most points remembered."""
@@ -180,15 +181,17 @@ class Cropper:
         if frame.stamp < self._stamp:
             self.reset()
         config = self.config
-        depth = np.ascontiguousarray(frame.depth, np.float32)
+        measured = np.ascontiguousarray(frame.depth, np.float32)
         k = np.array([frame.intrinsics.fx, frame.intrinsics.fy, frame.intrinsics.cx, frame.intrinsics.cy])
         view = (k, np.ascontiguousarray(T_base_camera.rotation), T_base_camera.translation)
         span = (config.depth_min, config.depth_max)
+        depth = smooth(measured, *span)
         start, end, radius = (
             np.ascontiguousarray(a, np.float64)
             for a in self._arm.body_capsules(joints.position, joints.gripper_width)
         )
         support = self._support(depth, view, span)
+        noise = support.noise if depth is measured else self._support(measured, view, span).noise
         points = self._scan(depth, view, span, support, (start, end, radius + config.body_margin))
         memory, seen = self._remember(frame.stamp, points, depth, view, span, (start, end, radius))
         everything = np.concatenate([points, memory])
@@ -218,7 +221,7 @@ class Cropper:
             target_valid_fraction=target_valid,
             age=now - frame.stamp,
             points_target=len(everything),
-            noise=support.noise,
+            noise=noise,
             robot_residual=residual,
             code=code,
             sequence=self._sequence,

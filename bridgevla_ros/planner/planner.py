@@ -28,6 +28,7 @@ from bridgevla_ros.core.types import (
     WaypointPlan,
 )
 from bridgevla_ros.perception.monocular import DepthNetwork, fill
+from bridgevla_ros.perception.smoothing import smooth
 from bridgevla_ros.planner import gate
 from bridgevla_ros.planner.agenda import Agenda
 from bridgevla_ros.planner.already import lies_in
@@ -130,6 +131,8 @@ class Planner:
                 clause = entry.words
                 check_frame(frame)
                 _check_depth(frame)
+            with ledger.section("lift"):
+                frame = _smooth(frame)
             if self._network is not None:
                 with ledger.section("depth"):
                     numbers = self._network.numbers(frame.rgb)
@@ -229,7 +232,7 @@ class Planner:
         if self._before is not None and self.remembers(request):
             with ledger.section("check"):
                 arm = self._at_home if joints is None else joints
-                self.verdict = judge(self._before, frame, T_base_camera, arm, self.arm)
+                self.verdict = judge(self._before, _smooth(frame), T_base_camera, arm, self.arm)
                 code, message = self.verdict.code, self.verdict.sentence()
         answer = self.refusal(
             request, BridgeError(code, message), frame.stamp, frame.intrinsics, T_base_camera,
@@ -441,6 +444,10 @@ def _check_depth(frame: RgbdFrame) -> None:
             limit=0.05,
             remedy="check the depth camera",
         )
+
+
+def _smooth(frame: RgbdFrame) -> RgbdFrame:
+    return dataclasses.replace(frame, depth=smooth(frame.depth))
 
 
 def _witness(config: PlannerConfig, backend: Backend) -> Witness | None:
