@@ -85,6 +85,18 @@ def test_workspace_crop_shows_both_objects() -> None:
     assert quality.noise == pytest.approx(0.001, rel=0.5)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.05])
+def test_sparse_depth_still_shows_the_thing(share: float) -> None:
+    """Its pixels have no neighbours that could say whether they fly."""
+    frame = look(ABOVE, CUBE, OTHER, noise=0.001)
+    lost = np.random.default_rng(0).random(frame.depth.shape) >= share
+    sparse = replace(frame, depth=np.where(lost, np.nan, frame.depth).astype(np.float32))
+    dense = crop(frame, ABOVE, CUBE.mean(0))[1].points_target
+    cloud, quality = crop(sparse, ABOVE, CUBE.mean(0))
+    assert quality.points_target > 0.5 * share * dense
+    assert beside_box(cloud.points_base, CUBE).max() < 6e-3
+
+
 def test_noisy_depth_is_smoothed_and_told() -> None:
     """Pixels that err by a centimetre: unsmoothed, a fifth of such a cloud was over 8 mm off."""
     cloud, quality = crop(look(ABOVE, CUBE, OTHER, noise=0.01), ABOVE, CUBE.mean(0))

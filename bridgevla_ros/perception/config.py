@@ -33,7 +33,11 @@ class CropperConfig:
         le=50.0,
     )
     flying_neighbours: int = param(
-        3, "A pixel with fewer of 8 neighbours on its surface is a flying pixel; 0 keeps all", ge=0, le=8
+        3,
+        "A pixel with fewer of 8 neighbours on its surface is a flying pixel, where depth is dense; as many "
+        "fewer as pixels are valid; 0 keeps all",
+        ge=0,
+        le=8,
     )
     drop_support: bool = param(True, "Drop the support plane from the cloud")
     support_height: float = param(0.0, "Expected height of the support plane", unit="m", ge=-2.0, le=2.0)

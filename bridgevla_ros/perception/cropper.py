@@ -186,13 +186,14 @@ class Cropper:
         view = (k, np.ascontiguousarray(T_base_camera.rotation), T_base_camera.translation)
         span = (config.depth_min, config.depth_max)
         depth = smooth(measured, *span)
+        valid = kernels.count_valid(depth, *span) / depth.size
         start, end, radius = (
             np.ascontiguousarray(a, np.float64)
             for a in self._arm.body_capsules(joints.position, joints.gripper_width)
         )
         support = self._support(depth, view, span)
         noise = support.noise if depth is measured else self._support(measured, view, span).noise
-        points = self._scan(depth, view, span, support, (start, end, radius + config.body_margin))
+        points = self._scan(depth, valid, view, span, support, (start, end, radius + config.body_margin))
         memory, seen = self._remember(frame.stamp, points, depth, view, span, (start, end, radius))
         everything = np.concatenate([points, memory])
         age = np.concatenate([np.zeros(len(points)), frame.stamp - seen])
@@ -204,7 +205,6 @@ class Cropper:
             inside = np.linalg.norm(everything - center_base, axis=1) <= config.crop_radius
             everything, age = everything[inside], age[inside]
             target_valid = self._target_valid(depth, frame.intrinsics, T_base_camera, center_base, span)
-        valid = kernels.count_valid(depth, *span) / depth.size
         residual = self._residual(depth, view, span, support, (start, end, radius), joints.position)
         code = ErrorCode.NONE
         if now - frame.stamp > config.max_age:
@@ -251,6 +251,7 @@ class Cropper:
     def _scan(
         self,
         depth: kernels.F32,
+        valid: float,
         view: tuple[Array, Array, Array],
         span: tuple[float, float],
         support: Support,
@@ -277,7 +278,7 @@ class Cropper:
             support.plane,
             clearance,
             config.flying_slope,
-            config.flying_neighbours,
+            round(config.flying_neighbours * valid),
             *body,
             body_box,
             self._grid,
