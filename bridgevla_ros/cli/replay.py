@@ -105,7 +105,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
-
     from bridgevla_ros.bags.replay.stability import show, stability
 
     console = wide_console()
@@ -127,7 +126,6 @@ def _repeat(args: argparse.Namespace, bags: list[Path]) -> int:
 
 
 def _replay(args: argparse.Namespace, bag: Path) -> int:
-
     from bridgevla_ros.bags.replay import replay
     from bridgevla_ros.bags.replay.engine import present
     from bridgevla_ros.bags.replay.golden import Blessing
@@ -191,7 +189,6 @@ def parameters(words: list[str]) -> dict[str, Any]:
 
 
 def _what_if(args: argparse.Namespace) -> int:
-
     from bridgevla_ros.bags.replay.what_if import compare_settings, show
 
     change, seed = changes(args.what_if)

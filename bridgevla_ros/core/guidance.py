@@ -94,7 +94,7 @@ def contacts_done(guidance: Guidance, progress: float, events_done: int) -> int:
     """
     for index, at in enumerate(guidance.contact_progress):
         due = int(np.sum(guidance.event_progress <= at + _SAME))
-        acts = bool(np.any(np.abs(guidance.event_progress - at) <= _SAME))
+        acts = event_at(guidance, index) is not None
         if progress <= at + 1e-3 and not (acts and events_done >= due):
             return index
     return len(guidance.contact_progress)

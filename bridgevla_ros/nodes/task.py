@@ -205,8 +205,9 @@ class TaskNode(Node):
 
     def _end_goals(self) -> None:
         """Wake the goals whose task has ended; one that was pre-empted ended too."""
-        result, running = self._machine.result, self._machine.status.task_id if self._machine.running else ""
+        running = self._machine.status.task_id if self._machine.running else ""
         for task_id in [name for name in self._goals if name != running]:
+            result = self._machine.result
             if result is None or result.status.task_id != task_id:
                 came_first = BridgeError(ErrorCode.CANCELLED, "another instruction came first")
                 result = TaskResult(replace(refusal(self._now(), came_first), task_id=task_id), 0, False)
