@@ -167,6 +167,18 @@ def test_the_denoiser_learns_from_the_contact_that_inference_gives(
     assert torch.allclose(told[0][2], seen)
 
 
+def test_a_gradient_that_is_not_finite_stops_before_it_does_harm(
+    sampler: Sampler, accelerator: Accelerator, tmp_path: Path
+) -> None:
+    one = trainer(2, tmp_path, accelerator)
+    before = [p.clone() for p in one.trained]
+    batch = Draws(sampler, CONFIG, 2, STAGE.micro_batch, 0).draw(0)
+    batch["cloud"][0, 0, 0] = float("nan")
+    with pytest.raises(BridgeError, match="step 0: the gradient is nan"):
+        one.run(iter([batch] * 4), quiet())
+    assert all(torch.equal(a, b) for a, b in zip(before, one.trained, strict=True))
+
+
 def test_curves_and_figures_are_written(sampler: Sampler, accelerator: Accelerator, tmp_path: Path) -> None:
     held = expert_metrics.HeldOut(cubes(30), Recipe(), SMALL, 12, 0)
     two = trainer(2, tmp_path, accelerator)

@@ -210,6 +210,43 @@ def test_states_of_an_expert_come_as_they_were(library: GuidanceLibrary) -> None
     assert not held.own
 
 
+def own_states(library: GuidanceLibrary, origin: Array) -> dict[str, Array]:
+    """Rows of an expert's own states whose guidance points at these (B, 3) metres, base frame."""
+    count = len(origin)
+    rows = np.arange(3, 3 + count)
+    own = {name: values[rows] for name, values in library.rows.items()}
+    own |= {name: np.zeros((count, 3)) for name in ("tcp_position", "linear_velocity", "angular_velocity")}
+    own |= {name: np.zeros(count) for name in ("gripper_width", "cloud_age", "guidance_age", "yaw")}
+    return own | {"tcp_rotation": np.tile(DOWN, (count, 1, 1)), "origin": origin, "frame": np.arange(count)}
+
+
+def test_states_whose_guidance_names_another_thing_are_left_out(library: GuidanceLibrary) -> None:
+    """6 cm from the other and 4 from the own is within 0.85; 5 and 5 is not."""
+    bank = cube_bank(2)
+    columns = dict(bank.columns)
+    others = np.full((2, OTHERS, 2), np.nan, np.float32)
+    others[:, 0] = bank["pose"][:, :2] + np.float32([0.10, 0.0])
+    columns["others"] = others
+    origin = bank["pose"][:, :3] + np.array([[0.04, 0.0, 0.0], [0.05, 0.0, 0.0]])
+    bank = dataclasses.replace(bank, columns=columns, own=own_states(library, origin))
+    assert Sampler(bank, library, MODEL, CLEAR)._own_meant().tolist() == [0]
+
+
+def test_thinned_clouds_tell_how_many_points_there_were(library: GuidanceLibrary) -> None:
+    """Fewer points are kept for the sake of speed; the feature says what the run-time cloud would hold."""
+    bank = cube_bank(4)
+    few, many = (
+        Sampler(bank, library, MODEL, dataclasses.replace(CLEAR, points=(n, n))).clouds(
+            np.random.default_rng(0), 8, np.zeros(8, np.int64), np.zeros((8, 3))
+        )
+        for n in (16, 2048)
+    )
+    full = many.mask.sum(axis=1) / MODEL.points
+    assert (few.mask.sum(axis=1) == 16).all()
+    told = np.array([f in row for row, f in zip(few.features, np.minimum(full, 1.0), strict=True)])
+    assert told.all()
+
+
 # -- recorded paths ------------------------------------------------------------------------------
 
 

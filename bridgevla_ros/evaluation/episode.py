@@ -17,7 +17,7 @@ from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
-from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame, WaypointPlan
 from bridgevla_ros.evaluation import conditions, wording
 from bridgevla_ros.evaluation.oracle import OraclePlanner
@@ -59,28 +59,35 @@ STILL = 0.005
 
 
 class PlanNoise:
-    """A planner's error, drawn once and added to each plan alike.
+    """A planner's error: drawn anew for each plan, the same for all waypoints of it.
+
+    Who tries again looks again, so that a miss does not repeat itself for ever.
 
     Args:
         metres: Standard deviation along each axis of the camera frame.
         degrees: Standard deviation about the vertical.
-        rng: Drawn from once.
+        rng: Drawn from once a plan.
     """
 
     def __init__(self, metres: float, degrees: float, rng: np.random.Generator) -> None:
-        self.shift_camera = rng.normal(0.0, metres, 3)
-        self.yaw = float(np.radians(rng.normal(0.0, degrees)))
+        self.metres, self.degrees, self.rng = metres, degrees, rng
+
+    def draw(self, plan: WaypointPlan) -> tuple[Array, float]:
+        """(3,) metres, camera frame, and rad about the vertical: the error of this plan."""
+        del plan
+        return self.rng.normal(0.0, self.metres, 3), float(np.radians(self.rng.normal(0.0, self.degrees)))
 
     def __call__(self, plan: WaypointPlan) -> WaypointPlan:
-        """The plan, moved and turned by this error."""
+        """The plan, moved and turned by an error of its own."""
+        shift_camera, yaw = self.draw(plan)
         T_base_camera = plan.T_base_camera
-        turn = Rotation.from_rotvec([0.0, 0.0, self.yaw]).as_matrix()
+        turn = Rotation.from_rotvec([0.0, 0.0, yaw]).as_matrix()
         moved = []
         for waypoint in plan.waypoints:
             T_base_tcp = T_base_camera @ waypoint.T_camera_tcp
             turned = Transform(T_base_tcp.translation, turn @ T_base_tcp.rotation)
             T_camera_tcp = T_base_camera.inverse() @ turned
-            shifted = Transform(T_camera_tcp.translation + self.shift_camera, T_camera_tcp.rotation)
+            shifted = Transform(T_camera_tcp.translation + shift_camera, T_camera_tcp.rotation)
             moved.append(dataclasses.replace(waypoint, T_camera_tcp=shifted))
         return dataclasses.replace(plan, waypoints=tuple(moved))
 
@@ -183,11 +190,14 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
         )
     else:
         planner = _embedded()
-    noise = np.random.default_rng([spec.seed, spec.variant, 0x401])
-    plan_filter: PlanFilter | None = (
-        PlanNoise(*spec.guidance_noise, noise) if any(spec.guidance_noise) else None
-    )
-    filters: list[FrameFilter] = [DepthNoise(spec.depth_noise, noise)] if spec.depth_noise else []
+    plan_filter: PlanFilter | None = None
+    if any(spec.guidance_noise):
+        rng = np.random.default_rng([spec.seed, spec.variant, 0x401])
+        plan_filter = PlanNoise(*spec.guidance_noise, rng)
+    filters: list[FrameFilter] = []
+    if spec.depth_noise:
+        rng = np.random.default_rng([spec.seed, spec.variant, 0x402])
+        filters.append(DepthNoise(spec.depth_noise, rng))
     poor = conditions.frame_filter(
         spec.depth_keep, spec.depth_scale, np.random.default_rng([spec.seed, 0xDE]), spec.seed
     )

@@ -48,21 +48,19 @@ LIMIT = 45.0
 
 
 class RecipeNoise(PlanNoise):
-    """A planner's error by the training recipe, drawn anew for each plan and the same within it."""
+    """A planner's error by the training recipe."""
 
     def __init__(self, recipe: Recipe, rng: np.random.Generator) -> None:
         super().__init__(0.0, 0.0, rng)
-        self._recipe, self._rng = recipe, rng
+        self._recipe = recipe
 
-    def __call__(self, plan: WaypointPlan) -> WaypointPlan:
-        """The plan, moved and turned."""
+    def draw(self, plan: WaypointPlan) -> tuple[Array, float]:
+        """(3,) metres, camera frame, and rad about the vertical."""
         camera = plan.T_base_camera
         middle = np.mean([(camera @ w.T_camera_tcp).translation for w in plan.waypoints], axis=0)
         ray = (camera.translation - middle)[None] / np.linalg.norm(camera.translation - middle)
-        error = position_errors(self._rng, self._recipe, ray)[0]
-        self.shift_camera = camera.inverse().rotate(error)
-        self.yaw = float(yaw_errors(self._rng, self._recipe, 1)[0])
-        return super().__call__(plan)
+        error = position_errors(self.rng, self._recipe, ray)[0]
+        return camera.inverse().rotate(error), float(yaw_errors(self.rng, self._recipe, 1)[0])
 
 
 class _Oracle(OraclePlanner):

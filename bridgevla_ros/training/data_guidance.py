@@ -228,7 +228,8 @@ def _touch(rng: np.random.Generator, at: Array, yaw: float) -> list[Stop]:
 
 
 def _missing(rng: np.random.Generator, stop: Stop) -> bool:
-    free = stop[1] != WaypointKind.CONTACT and stop[2] == GripperEvent.NONE
+    # A plan that touches with shut fingers needs them shut; open they are from the start.
+    free = stop[1] != WaypointKind.CONTACT and stop[2] != GripperEvent.CLOSE
     return bool(free and rng.random() < MISSING)
 
 

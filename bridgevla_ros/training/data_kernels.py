@@ -26,6 +26,7 @@ def gather(
     mask: F32,
     hit: F32,
     seen: NDArray[np.int64],
+    near: NDArray[np.int64],
 ) -> None:
     """Crop, thin out and turn the clouds of a batch.
 
@@ -39,7 +40,8 @@ def gather(
         step, radius, scale: Metres of a unit of ``points``; of the ball that is kept; that become 1.
         cloud: (B, N, 4), zeros, gets x, y, z, age; ``mask``: (B, N), zeros, gets 1 where a point is.
         hit: (B, N), zeros, gets 1 where the point is the target's.
-        seen: (B,) gets the number of the target's points within the ball, before thinning out.
+        seen: (B,) gets the number of the target's points within the ball, before thinning out; ``near``: (B,)
+            of all points within it.
     """
     size, room = uniform.shape
     index = np.empty(np.max(stop - start) if size else 0, np.int64)
@@ -56,7 +58,7 @@ def gather(
                 found += 1
                 if target[i]:
                     own += 1
-        seen[b] = own
+        seen[b], near[b] = own, found
         c, s = np.cos(yaw[b]), np.sin(yaw[b])
         for k in range(min(found, room)):
             if found > room:  # Fisher-Yates: the first ``room`` places of a shuffle

@@ -88,6 +88,7 @@ class Sampler:
         self._cumulative = np.cumsum(chance / chance.sum())
         rows = library.rows
         self._own_first = len(library)
+        self._own = self._own_meant()
         if bank.own:
             rows = {name: np.concatenate([v, bank.own[name]]) for name, v in rows.items()}
         self._rows = rows
@@ -132,8 +133,8 @@ class Sampler:
         own: NDArray[np.int64] | None = None
         if frames is None:
             frames = self._draw_frames(rng, size)
-            if bank.own:
-                picked = rng.integers(len(bank.own["frame"]), size=size)
+            if len(self._own):
+                picked = self._own[rng.integers(len(self._own), size=size)]
                 own = np.where(rng.random(size) < recipe.own_share, picked, -1)
                 frames = np.where(own >= 0, bank.own["frame"][picked], frames)
         origin, yaw = self._corrupt(rng, frames, error)
@@ -144,12 +145,12 @@ class Sampler:
         erase, blind = rng.random(size) < recipe.erase_share, rng.random(size) < recipe.blind_share
         cloud = np.zeros((size, count, 4), np.float32)
         mask, hit = np.zeros((size, count), np.float32), np.zeros((size, count), np.float32)
-        seen = np.zeros(size, np.int64)
+        seen, near = np.zeros(size, np.int64), np.zeros(size, np.int64)
         start = bank.first[frames]
         gather(
             bank.points, bank.age, bank.target, start, np.where(blind, start, bank.first[frames + 1]),
             origin - self._center[frames], yaw, erase, rng.random((size, count), np.float32), STEP,
-            self.model.crop_radius, features.POSITION_SCALE, cloud, mask, hit, seen,
+            self.model.crop_radius, features.POSITION_SCALE, cloud, mask, hit, seen, near,
         )  # fmt: skip
         grain = rng.standard_normal((size, count, 3), np.float32)
         cloud[..., :3] += (0.0005 / features.POSITION_SCALE) * grain * mask[..., None]
@@ -162,9 +163,22 @@ class Sampler:
         age = rng.uniform(0.0, recipe.cloud_age, size)
         present = mask.any(axis=1).astype(float)
         onward = self._onward_local(rng, frames, yaw, own)
-        vector = self._features(rng, index, present, age, mask.sum(axis=1) / 512.0, onward, own)
+        # As at run time: of what the camera shows there, not of what is left for the sake of speed.
+        fraction = np.minimum(near, self.model.points) / self.model.points
+        vector = self._features(rng, index, present, age, fraction, onward, own)
         action = self._action(index, contact)
         return Batch(vector, cloud, mask, contact, action, hit * known[:, None].astype(np.float32))
+
+    def _own_meant(self) -> NDArray[np.int64]:
+        """Rows of an expert's own states whose guidance means what the label says (``Recipe.nearest``)."""
+        bank = self.bank
+        if not bank.own:
+            return np.empty(0, np.int64)
+        frames = bank.own["frame"].astype(np.int64)
+        error = bank.own["origin"][:, :2] - self._position[frames, :2]
+        others = np.linalg.norm(self._others[frames] - error[:, None], axis=-1)
+        limit = self.recipe.nearest * np.fmin.reduce(others, axis=1, initial=np.inf)
+        return np.flatnonzero(np.linalg.norm(error, axis=1) <= limit)
 
     # -- parts -----------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,7 +127,15 @@ class Trainer:
                 self.accelerator.backward(loss / count)
             for name, part in parts.items():
                 found[name] = found.get(name, 0.0) + float(part) / count
-        self.accelerator.clip_grad_norm_(self.trained, self.config.clip_norm)
+        norm = float(self.accelerator.clip_grad_norm_(self.trained, self.config.clip_norm))
+        if not math.isfinite(norm):  # a step would make every weight so, and the next save the state
+            raise BridgeError(
+                ErrorCode.MODEL_ERROR,
+                f"{self.label}, step {self.step}: the gradient is {norm}",
+                value=norm,
+                remedy=f"the last state in {self.folder} is sound; take a smaller learning_rate, or look "
+                "for values that are not finite in the bank, and go on with --resume",
+            )
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
@@ -197,7 +206,7 @@ class Trainer:
         self.ema.shadow_params = [tensors[f"ema.{i}"].to(device) for i in range(len(self.ema.shadow_params))]
         for i, parameter in enumerate(self.trained):
             prefix = f"optimizer.{i}."
-            values = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+            values = {k[len(prefix) :]: v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
             self.optimizer.state[parameter] = values
         self.step, self.ema.optimization_step = state["step"], state["ema_step"]
         self.seconds = float(state["seconds"])
