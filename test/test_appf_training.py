@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.config import ModelConfig
@@ -31,8 +32,9 @@ SMALL = ModelConfig(
     encoder="vote", point_widths=(8, 8, 16), cloud_features=8, width=32, blocks=1, conditioning_width=16
 )
 STAGE = Stage(steps=6, batch=8, micro_batch=4, learning_rate=1e-3, warmup=2)
+CONFIG_SMOKE = TrainConfig.load(ROOT / "config" / "training" / "appf_smoke.yaml")
 CONFIG = dataclasses.replace(
-    TrainConfig.load(ROOT / "config" / "training" / "appf_smoke.yaml"),
+    CONFIG_SMOKE,
     plans=2, save_every=3, measure_every=3, stage1=STAGE, stage2=STAGE,
 )  # fmt: skip
 
@@ -229,6 +231,23 @@ def test_a_state_that_cannot_be_resumed_is_refused(
         appf.read_json(tmp_path / STATE)
 
 
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{}", "stage, step, ema_step, seconds, file"),
+        ("[3]", "cannot go on"),
+        ('{"stage": 3, "step": 1, "ema_step": 1, "seconds": 2.0, "file": "x"}', "stage"),
+        ('{"stage": 2, "step": 1, "ema_step": 1, "seconds": 2, "file": null}', "file"),
+    ],
+)
+def test_a_state_without_its_keys_is_refused(text: str, named: str, tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text(text)
+    with pytest.raises(BridgeError, match=named) as caught:
+        appf.read_json(tmp_path / STATE)
+    assert caught.value.code == ErrorCode.MODEL_ERROR
+    assert "another --output" in caught.value.remedy
+
+
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
     cubes(40, 20).save(tmp_path / "bank-200000.npz")
     (tmp_path / STATE).write_text("{}")
@@ -237,6 +256,83 @@ def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="holds a training already") as caught:
         appf.run(parser.parse_args(["--bank", str(tmp_path), "--output", str(tmp_path)]))
     assert "--resume" in caught.value.remedy
+
+
+def words(folder: Path, *more: str) -> list[str]:
+    """A smoke of a small network in four steps, into ``<folder>/run``."""
+    config = folder / "small.yaml"
+    if not config.exists():
+        text = (ROOT / "config" / "training" / "appf_two_core.yaml").read_text()
+        shape = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(SMALL).items()}
+        config.write_text(text.replace("model: {}", f"model: {json.dumps(shape)}"))
+        (folder / "bank").mkdir()
+        meta = {"seeds": list(range(200_000, 200_020)), "ends": {"lift: done": 20}, "policy": ""}
+        dataclasses.replace(cubes(40, 20), meta=meta).save(folder / "bank" / "bank-200000-20.npz")
+    given = ["--config", str(config), "--bank", str(folder / "bank"), "--output", str(folder / "run")]
+    return ["train", "expert", "--smoke", *given, "--stage1-steps", "2", "--stage2-steps", "4", *more]
+
+
+def test_a_smoke_runs_again_and_keeps_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the configuration that is given; a training takes the folder over, but does not go on there."""
+    run = tmp_path / "run"
+    assert main(words(tmp_path, "--keep-every", "2")) == 0
+    assert str(run / "checkpoint") in capsys.readouterr().out
+    last, kept = checkpoint.load(run / "checkpoint"), checkpoint.load(run / "checkpoint-2")
+    assert not (run / "checkpoint-4").exists()
+    assert last.config == kept.config == SMALL
+    assert (last.card["step"], kept.card["step"], kept.card["stage"]) == (4, 2, 2)
+    assert kept.sha256 != last.sha256
+    assert "metrics" not in kept.card
+    assert last.card["bank"][0]["seeds"] == [[200_000, 200_019]]
+    assert (last.card["frames"], last.card["held_out_frames"], last.card["recorded_paths"]) == (36, 4, 0)
+    assert last.card["training"]["stage2"]["batch"] == CONFIG_SMOKE.stage2.batch
+    assert main(words(tmp_path, "--trajectories", str(ROOT / "test" / "replay"))) == 0
+    assert not (run / "checkpoint-2").exists()
+    assert checkpoint.load(run / "checkpoint").card["recorded_paths"] == 4
+    assert main([w for w in words(tmp_path, "--resume") if w != "--smoke"]) == 2
+    assert "holds a smoke" in capsys.readouterr().err
+    assert main(words(tmp_path, "--keep-every", "0")) == 2
+    appf.check_free(run, smoke=False, resume=False)
+    appf.clear(run, smoke=False)
+    assert not any(run.iterdir())
+    (run / STATE).write_text("{}")
+    for more in ((), ("--resume",)):
+        assert main(words(tmp_path, *more)) == 2
+        assert "training" in capsys.readouterr().err
+    (run / STATE).unlink()
+    (run / "checkpoint").mkdir()
+    with pytest.raises(BridgeError, match="holds a training already"):
+        appf.check_free(run, smoke=True, resume=False)
+
+
+def test_a_smoke_of_a_configuration_takes_its_model_and_recipe() -> None:
+    parser = appf.argparse.ArgumentParser()
+    appf.add_arguments(parser)
+    two_core = TrainConfig.load(ROOT / "config" / "training" / "appf_two_core.yaml")
+    plain = appf.configure(parser.parse_args(["--smoke"]))
+    given = appf.configure(parser.parse_args(["--smoke", "--config", "training/appf_two_core.yaml"]))
+    assert plain == CONFIG_SMOKE
+    for name in ("model", "recipe", "ema_max", "device", "workers", "denoising_repeats"):
+        assert getattr(given, name) == getattr(two_core, name), name
+    for name in ("plans", "save_every", "measure_every"):
+        assert getattr(given, name) == getattr(CONFIG_SMOKE, name), name
+    for stage in (1, 2):
+        few, rate = CONFIG_SMOKE.stage(stage), two_core.stage(stage).learning_rate
+        assert given.stage(stage) == dataclasses.replace(few, learning_rate=rate)
+    assert appf.configure(parser.parse_args([])) == two_core
+
+
+def test_a_smoke_keeps_off_the_usual_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    parser = appf.argparse.ArgumentParser()
+    appf.add_arguments(parser)
+    banks, output = appf.places(parser.parse_args(["--smoke"]))
+    assert banks[0].is_relative_to(tmp_path)
+    assert output.is_relative_to(tmp_path)
+    banks, output = appf.places(parser.parse_args(["--smoke", "--bank", "some"]))
+    assert banks == [Path("some")]
+    assert output.is_relative_to(tmp_path)
+    assert appf.places(parser.parse_args([])) == ([appf.BANK], appf.OUTPUT)
 
 
 def test_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -250,6 +346,9 @@ def test_settings_are_refused_by_name(tmp_path: Path) -> None:
         TrainConfig.load(path)
     path.write_text(text.replace("model: {", "model: {hands: 2, "))
     with pytest.raises(BridgeError, match="hands"):
+        TrainConfig.load(path).shape()
+    path.write_text(text.replace("model: {", "model: {encoder: keypoint, "))
+    with pytest.raises(BridgeError, match="encoder 'keypoint'; expected one of vote, keypoints, maxpool"):
         TrainConfig.load(path).shape()
 
 

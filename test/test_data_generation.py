@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from bank_rig import cube_bank
 from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.datasets.reading import open_dataset
+from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.checkpoint import SHIPPED
 from bridgevla_ros.simulation import suites
 from bridgevla_ros.simulation.demonstrations import subgoal
@@ -83,7 +86,7 @@ def test_generation_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pyt
     whole = Bank.load(tmp_path)
     (made,) = whole.meta["made"]
     assert made["episodes"] == sum(made["ends"].values()) == 2
-    assert made["seeds"] == [first, first + 1]
+    assert made["seeds"] == [[first, first + 1]]
     kept = work[0].path.stat().st_mtime_ns
     work[1].path.unlink()
     (tmp_path / f".{work[1].path.name}.1").write_bytes(b"half a shard of a killed process")
@@ -126,6 +129,25 @@ def test_an_experts_states_are_labelled(tmp_path: Path, monkeypatch: pytest.Monk
     assert np.array_equal(Bank.load(tmp_path).own["tcp_position"], bank.own["tcp_position"])
 
 
+def test_a_shard_of_an_experts_states_names_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Actor:
+        def __init__(self, checkpoint: Path) -> None:
+            self.world = SimpleNamespace(close=lambda: None)
+
+        def bank(self, seeds: tuple[int, ...]) -> tuple[Bank, dict[str, int]]:
+            return cube_bank(2), {"lift: done": len(seeds)}
+
+    monkeypatch.setattr(data_dagger, "OwnStage", Actor)
+    monkeypatch.setattr(data_generate, "_STAGE", {})
+    (shard,) = data_generate.shards(tmp_path, FIRST_SEED + 3, 2, str(SHIPPED))
+    assert data_generate.make(shard) == {"lift: done": 2}
+    (made,) = Bank.load(tmp_path).meta["made"]
+    assert made["policy"] == f"expert {checkpoint.load().sha256}"
+    assert made["seeds"] == [[FIRST_SEED + 3, FIRST_SEED + 4]]
+
+
 def test_scenes_of_the_evaluation_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BridgeError, match="belongs to the evaluation"):
         data_generate.shards(tmp_path, FIRST_SEED - 1, 1)
@@ -142,6 +164,53 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "bank-200004-4.npz").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(BridgeError, match="is damaged"):
         Bank.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["deflated bytes", "a column is missing", "no object"])
+def test_a_corrupt_shard_is_named(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "bank-200000-4.npz"
+    bank = cube_bank()
+    if damage == "deflated bytes":
+        bank.save(path)
+        raw = bytearray(path.read_bytes())
+        at = raw.index(b"points.npy") + 60
+        raw[at : at + 400] = b"\xff" * 400
+        path.write_bytes(raw)
+    elif damage == "a column is missing":
+        del bank.columns["onward"]  # type: ignore[attr-defined]
+        bank.save(path)
+    else:
+        np.savez(path, info=np.frombuffer(b"[3]", np.uint8))
+    with pytest.raises(BridgeError, match=rf"{path.name} is damaged") as caught:
+        Bank.load(tmp_path)
+    assert "bridgevla data generate" in caught.value.remedy
+
+
+def test_a_bank_knows_all_its_seeds(tmp_path: Path) -> None:
+    """By who moved and where; also of banks that were joined, and of those that an older version joined."""
+
+    def part(*seeds: int, policy: str = "") -> Bank:
+        meta = {"ends": {"lift: done": len(seeds)}, "seeds": list(seeds), "policy": policy}
+        return dataclasses.replace(cube_bank(1), meta=meta)
+
+    own = part(300_000, policy="expert 0a1b")
+    parts = [part(200_003, 200_004), part(200_000, 200_001, 200_002), part(200_010), own]
+    whole = join([join(parts[:2]), join(parts[2:])])
+    assert [(p["policy"], p["seeds"], p["episodes"]) for p in whole.meta["made"]] == [
+        ("demonstrator", [[200_000, 200_004], [200_010, 200_010]], 6),
+        ("expert 0a1b", [[300_000, 300_000]], 1),
+    ]
+    older = {
+        "policy": "demonstrator",
+        "scenes": "ours",
+        "episodes": 3,
+        "seeds": [200_100, 200_110],
+        "ends": {},
+    }
+    dataclasses.replace(cube_bank(1), meta={"made": [older]}).save(tmp_path / "bank-1-1.npz")
+    dataclasses.replace(cube_bank(1), meta={"source": "bags"}).save(tmp_path / "bank-2-1.npz")
+    (made,) = Bank.load(tmp_path).meta["made"]
+    assert (made["seeds"], made["episodes"]) == ([[200_100, 200_110]], 3)
 
 
 def test_faults_stay_within_what_they_say() -> None:

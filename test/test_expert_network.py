@@ -15,7 +15,7 @@ from diffusers import DDIMScheduler
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.expert import checkpoint
-from bridgevla_ros.expert.config import ModelConfig
+from bridgevla_ros.expert.config import CHOICES, ModelConfig
 from bridgevla_ros.expert.diffusion import ddim_steps
 from bridgevla_ros.expert.encoder import VoteEncoder
 from bridgevla_ros.expert.features import POSITION_SCALE
@@ -143,12 +143,18 @@ def _drop_statistic(folder: Path) -> None:
     _edit(folder, model=model)
 
 
+def _rename_encoder(folder: Path) -> None:
+    model = json.loads((folder / checkpoint.CARD).read_text())["model"]
+    _edit(folder, model=model | {"encoder": "keypoint"})
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "half-written weights": (lambda f: _truncate(f / checkpoint.WEIGHTS), "damaged"),
     "half-written card": (lambda f: _truncate(f / checkpoint.CARD), "no JSON"),
     "another version": (lambda f: _edit(f, format=1), "format 1, expected 3"),
     "no normaliser": (_drop_statistic, "missing \\['position_limit'\\]"),
     "no shape": (lambda f: _edit(f, model=None), "lacks 'model'"),
+    "an unknown encoder": (_rename_encoder, "encoder 'keypoint'; expected one of vote, keypoints, maxpool"),
     "weights of another card": (lambda f: _edit(f, sha256="0" * 64), "belongs to another card"),
     "no weights": (lambda f: (f / checkpoint.WEIGHTS).unlink(), "does not exist"),
 }
@@ -230,8 +236,22 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path
     assert not (tmp_path / checkpoint.WEIGHTS).exists()
 
 
+@pytest.mark.parametrize("name", CHOICES)
+def test_an_unknown_name_is_no_network(name: str) -> None:
+    with pytest.raises(BridgeError, match=f"{name} 'keypoint'; expected one of {CHOICES[name][0]}") as caught:
+        dataclasses.replace(SMALL, **{name: "keypoint"})
+    assert caught.value.code == ErrorCode.BAD_INPUT
+    assert name in caught.value.remedy
+
+
 def test_the_shipped_checkpoint_says_how_it_was_made() -> None:
     loaded = checkpoint.load()
     assert sum(p.stat().st_size for p in checkpoint.SHIPPED.iterdir()) < 20e6
-    for key in ("recipe", "training", "metrics", "scene_seeds"):
+    for key in ("recipe", "training", "metrics", "scene_seeds", "bank", "commit", "contacts", "frames"):
         assert loaded.card[key], key
+    assert isinstance(loaded.card["training"]["seed"], int)
+    assert len(loaded.card["commit"].split()[0]) == 40
+    for part in loaded.card["bank"]:
+        assert part["policy"]
+        assert part["seeds"]
+        assert sum(part["ends"].values()) == part["episodes"] > 0

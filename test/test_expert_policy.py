@@ -498,6 +498,56 @@ def test_a_missing_checkpoint_is_named(arm: ArmModel, tmp_path: Path) -> None:
     assert "bridgevla train expert" in caught.value.remedy
 
 
+@pytest.mark.parametrize(("name", "value"), [("horizon", 12), ("dt", 0.1)])
+def test_steps_that_the_checkpoint_does_not_have_are_named(arm: ArmModel, name: str, value: float) -> None:
+    with pytest.raises(BridgeError, match=f"{name} {value:g}") as caught:
+        make_policy(dataclasses.replace(ExpertConfig(), **{name: value}), arm)
+    trained = getattr(ModelConfig(), name)
+    assert (caught.value.code, caught.value.value) == (ErrorCode.MODEL_ERROR, value)
+    assert caught.value.limit == trained
+    assert f"{name} to {trained:g}" in caught.value.remedy
+
+
+def test_what_is_not_finite_is_refused(
+    arm: ArmModel, learned: LearnedPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the network, and of the joints."""
+    guidance = make_guidance(arm)
+    obs = observe(arm, guidance, at_contact(guidance), 1, cloud=box_cloud(SOURCE, 10.0))
+    bad = np.full((4, 160), 0.1, np.float32)
+    bad[1, 3:5] = np.nan
+    monkeypatch.setattr(learned, "runtime", lambda *_: (bad, np.zeros((1, 5)), np.zeros(1)))
+    learned.reset()
+    with pytest.raises(BridgeError, match="2 values that are not finite, of 640") as caught:
+        learned.chunk(obs, 0)
+    assert (caught.value.code, caught.value.value) == (ErrorCode.MODEL_ERROR, 2.0)
+    assert "policy ik" in caught.value.remedy
+    lost = dataclasses.replace(obs.joints[-1], velocity=np.full(7, np.inf))
+    with pytest.raises(BridgeError, match="not finite") as caught:
+        learned.chunk(dataclasses.replace(obs, joints=(lost,)), 0)
+    assert (caught.value.value, caught.value.limit) == (7.0, 0.0)
+    assert "driver" in caught.value.remedy
+
+
+def test_every_lost_input_is_refused_with_a_remedy(arm: ArmModel) -> None:
+    guidance = make_guidance(arm)
+    policy = make_policy(ExpertConfig(policy="ik"), arm)
+    obs = observe(arm, guidance, 0.1, 0)
+    old = dataclasses.replace(obs.joints[-1], stamp=obs.now - 1.0)
+    refused = dataclasses.replace(guidance, code=ErrorCode.UNREACHABLE)
+    for broken in (
+        dataclasses.replace(obs, joints=()),
+        dataclasses.replace(obs, joints=(old,)),
+        dataclasses.replace(obs, progress=dataclasses.replace(obs.progress, stamp=obs.now - 2.0)),
+        dataclasses.replace(obs, guidance=dataclasses.replace(guidance, stamp=obs.now - 500.0)),
+        dataclasses.replace(obs, guidance=refused),
+    ):
+        with pytest.raises(BridgeError) as caught:
+            policy.chunk(broken, 0)
+        assert caught.value.remedy
+        assert caught.value.value > caught.value.limit
+
+
 @given(st.lists(st.floats(-0.4, 0.4), min_size=3, max_size=3), st.floats(0.0, 0.085))
 def test_actions_round_trip(rotvec: list[float], width: float) -> None:
     config = ModelConfig()

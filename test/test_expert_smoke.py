@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from bridgevla_ros.cli import main
 from bridgevla_ros.evaluation.episode import draw_episode, make_graph
 from bridgevla_ros.evaluation.spec import EpisodeSpec
 from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.suites import draw
 from bridgevla_ros.simulation.world import World
-from bridgevla_ros.training import appf
+
+LIMIT = 120.0
+"""Seconds of CPU, of all processes: what the smoke may take."""
 
 
-def test_the_smoke_training_s_checkpoint_drives_an_episode(tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
-    appf.add_arguments(parser)
-    output = tmp_path / "run"
-    args = parser.parse_args(["--smoke", "--bank", str(tmp_path / "bank"), "--output", str(output)])
-    assert appf.run(args) == 0
+def cpu() -> float:
+    """Seconds that this process and those that it waited for have computed."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def test_the_smoke_training_s_checkpoint_drives_an_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As typed: nothing is written but in a temporary folder, and the last line says where."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    began = cpu()
+    assert main(["train", "expert", "--smoke"]) == 0
+    assert cpu() - began < LIMIT
+    (own,) = tmp_path.glob("bridgevla-smoke-*")
+    output = own / "expert"
+    assert capsys.readouterr().out.splitlines()[-1] == f"checkpoint: {output / 'checkpoint'}"
     loaded = checkpoint.load(output / "checkpoint")
     assert loaded.card["stage"] == 2
     assert loaded.card["contacts"]

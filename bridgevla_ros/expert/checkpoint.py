@@ -59,7 +59,7 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
     """Inverse of ``config_to_dict``.
 
     Raises:
-        BridgeError: MODEL_ERROR, a key is missing or unknown.
+        BridgeError: MODEL_ERROR, a key is missing or unknown, or names what this version does not know.
     """
     known = {f.name for f in dataclasses.fields(ModelConfig)}
     if not isinstance(values, dict) or set(values) != known:
@@ -71,7 +71,14 @@ def config_from_dict(values: dict[str, Any]) -> ModelConfig:
             remedy="train it again or install the version that wrote it",
         )
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return ModelConfig(**fields)
+    try:
+        return ModelConfig(**fields)
+    except BridgeError as error:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"the expert's checkpoint does not fit this version: {error.message}",
+            remedy="train it again or install the version that wrote it",
+        ) from error
 
 
 def save(folder: Path, config: ModelConfig, tensors: dict[str, NDArray[Any]], card: dict[str, Any]) -> str:

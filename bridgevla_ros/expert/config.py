@@ -5,9 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from bridgevla_ros.core.config import param
+from bridgevla_ros.core.errors import BridgeError, ErrorCode
 
 OUTPUTS = ("action", "contact", "dissent")
 """Of the sampler (``model.Sampler``), by the names that its onnx graph gives them."""
+CHOICES = {
+    "encoder": ("vote", "keypoints", "maxpool"),
+    "denoiser": ("mlp", "unet"),
+    "beta_schedule": ("squaredcos_cap_v2", "linear"),
+    "prediction_type": ("sample", "epsilon"),
+}
+"""Names that a ``ModelConfig`` may hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +101,7 @@ class ModelConfig:
         horizon, dt: Steps of a chunk, seconds between them.
         points: Points of the cloud at inference (training draws fewer: the pooling is masked).
         crop_radius: Metres about the contact; points farther away are masked.
-        encoder: "vote", "keypoints" or "maxpool"; ``denoiser``: "mlp" or "unet" (ADR 5).
+        encoder, denoiser: Of CHOICES (ADR 5).
         point_widths: Of the per-point MLP.
         heads: Soft keypoints of encoder "keypoints".
         supports: Horizontal directions in which encoder "vote" feels how far the thing reaches; 0: none.
@@ -109,6 +117,9 @@ class ModelConfig:
         omega: rad/s of the critically damped return to the path.
         max_tilt: Rad from straight down; contacts that the hand reaches more aslant are followed as guided:
             no data were made of them.
+
+    Raises:
+        BridgeError: BAD_INPUT, a name is none of its CHOICES.
     """
 
     horizon: int = 16
@@ -135,6 +146,16 @@ class ModelConfig:
     fade: float = 0.10
     omega: float = 8.0
     max_tilt: float = 0.6
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise BridgeError(
+                    ErrorCode.BAD_INPUT,
+                    f"{name} {value!r}; expected one of {', '.join(choices)}",
+                    remedy=f"correct {name} in `model` of the configuration",
+                )
 
     @property
     def action_dim(self) -> int:

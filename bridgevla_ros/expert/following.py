@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
@@ -33,6 +34,9 @@ from bridgevla_ros.core.types import (
 from bridgevla_ros.expert import features
 from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
 from bridgevla_ros.expert.outlook import Outlook, look_ahead
+
+_ARM = "check the arm's driver, and that its clock is this one's"
+"""What to do where the arm does not say where it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +207,7 @@ class FollowPolicy:
             raise BridgeError(
                 ErrorCode.BAD_INPUT,
                 f"a policy's memory has {sorted(remembered)}; this version's has {sorted(names)}",
+                remedy="replay with the version that recorded it",
             )
         plain = {"str": str, "int": int, "float": float}
         values: dict[str, Any] = {
@@ -331,19 +336,43 @@ class FollowPolicy:
         """
         guidance, config = obs.guidance, self.config
         if guidance.code != ErrorCode.NONE or len(guidance.progress) == 0:
-            raise BridgeError(ErrorCode.BAD_INPUT, f"guidance {guidance.guidance_id!r} is a refusal")
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                f"guidance {guidance.guidance_id!r} is a refusal",
+                value=float(guidance.code),
+                limit=float(ErrorCode.NONE),
+                remedy="do what the refusal says, then plan again",
+            )
         if not obs.joints:
-            raise BridgeError(ErrorCode.SENSOR_LOST, "no joint state has come yet")
+            raise BridgeError(
+                ErrorCode.SENSOR_LOST,
+                "no joint state has come yet",
+                value=float("inf"),
+                limit=config.joint_max_age,
+                unit="s",
+                remedy=_ARM,
+            )
         joints = obs.joints[-1]
-        for name, age, limit, code in (
-            ("joint state", obs.now - joints.stamp, config.joint_max_age, ErrorCode.SENSOR_LOST),
-            ("progress", obs.now - obs.progress.stamp, config.progress_max_age, ErrorCode.SENSOR_LOST),
-            ("guidance's image", obs.now - guidance.stamp, config.guidance_max_age, ErrorCode.STALE_IMAGE),
+        lost, stale = ErrorCode.SENSOR_LOST, ErrorCode.STALE_IMAGE
+        for name, stamp, limit, code, remedy in (
+            ("joint state", joints.stamp, config.joint_max_age, lost, _ARM),
+            ("progress", obs.progress.stamp, config.progress_max_age, lost, "check that arm_streamer runs"),
+            ("guidance's image", guidance.stamp, config.guidance_max_age, stale, "plan again"),
         ):
+            age = obs.now - stamp
             if not age <= limit:
-                raise BridgeError(code, f"the {name} is {age:.2f} s old", value=age, limit=limit, unit="s")
-        if not (np.isfinite(joints.position).all() and np.isfinite(joints.velocity).all()):
-            raise BridgeError(ErrorCode.BAD_INPUT, "a joint position or velocity is not finite")
+                raise BridgeError(
+                    code, f"the {name} is {age:.2f} s old", value=age, limit=limit, unit="s", remedy=remedy
+                )
+        bad = int(np.sum(~np.isfinite([joints.position, joints.velocity])))
+        if bad:
+            raise BridgeError(
+                ErrorCode.BAD_INPUT,
+                "a joint position or velocity is not finite",
+                value=float(bad),
+                limit=0.0,
+                remedy=_ARM,
+            )
         ahead = look_ahead(
             guidance, self._progress(obs), self._events_done(obs), joints.gripper_width, self.model, self._up
         )
@@ -388,11 +417,9 @@ class FollowPolicy:
     # -- output ----------------------------------------------------------------------------------
 
     def _check(self, added: Residual) -> None:
-        values = np.concatenate([added.position, added.rotvec, added.widths[:, None]], axis=1)
-        if not np.isfinite(values).all():
-            raise BridgeError(
-                ErrorCode.MODEL_ERROR, f"policy {self.source} put out a value that is not finite"
-            )
+        check_output(
+            np.concatenate([added.position, added.rotvec, added.widths[:, None]], axis=1), self.source
+        )
         limits = (
             ("correction", np.linalg.norm(added.position, axis=1).max(), self.config.max_correction, "m"),
             ("turn", np.linalg.norm(added.rotvec, axis=1).max(), self.config.max_rotation_correction, "rad"),
@@ -425,6 +452,7 @@ class FollowPolicy:
                     value=result.position_error,
                     limit=0.005,
                     unit="m",
+                    remedy="plan again, or move what is reached for nearer to the arm",
                 )
             out[k] = seed = result.q
         return out
@@ -448,6 +476,23 @@ def _at(memory: _Memory, stamp: float, progress: float) -> tuple[Array, Array, A
     rate = np.array([np.interp(time, memory.times, c) for c in rates.T])
     joints = np.array([np.interp(time, memory.times, c) for c in memory.joints.T])
     return offset, rate, joints
+
+
+def check_output(values: NDArray[Any], source: str) -> None:
+    """Refuse what a policy put out where a number of it is NaN or infinite.
+
+    Raises:
+        BridgeError: MODEL_ERROR.
+    """
+    bad = int(np.sum(~np.isfinite(values)))
+    if bad:
+        raise BridgeError(
+            ErrorCode.MODEL_ERROR,
+            f"policy {source} put out {bad} values that are not finite, of {values.size}",
+            value=float(bad),
+            limit=0.0,
+            remedy="follow with policy ik, or name another checkpoint in weights",
+        )
 
 
 def _check_finite(cloud: Cloud) -> None:

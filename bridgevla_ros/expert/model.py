@@ -65,10 +65,7 @@ class ExpertModel(nn.Module):
 
     def _glance(self, cloud: Tensor, mask: Tensor, features: Tensor) -> Look:
         glimpse = self.encoder(cloud, mask, features)
-        raw = glimpse.contact
-        some = (mask.sum(dim=1, keepdim=True) > 0).to(raw.dtype)
-        presence = torch.sigmoid(raw[:, 4:]) * some
-        return Look(torch.cat([raw[:, :4], presence], dim=-1), glimpse.features, glimpse.dissent)
+        return Look(estimate_of(glimpse.contact, mask), glimpse.features, glimpse.dissent)
 
     def step(self, x: Tensor, conditioning: Tensor, prior: Tensor, step: DdimStep) -> Tensor:
         """One DDIM step, eta 0."""
@@ -78,6 +75,12 @@ class ExpertModel(nn.Module):
             return step.clip_gain * out.clamp(-1.0, 1.0) + step.eps_gain * (x - step.root * out)
         sample = (x - step.noise_root * out) / step.root
         return step.clip_gain * sample.clamp(-1.0, 1.0) + step.next_noise * out
+
+
+def estimate_of(raw: Tensor, mask: Tensor) -> Tensor:
+    """(B, 5) contact estimate of the encoder's output: its last column a probability, 0 without points."""
+    some = (mask.sum(dim=1, keepdim=True) > 0).to(raw.dtype)
+    return torch.cat([raw[:, :4], torch.sigmoid(raw[:, 4:]) * some], dim=-1)
 
 
 class Sampler(nn.Module):

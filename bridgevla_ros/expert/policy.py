@@ -23,6 +23,7 @@ from bridgevla_ros.expert.following import (
     FollowPolicy,
     Residual,
     Scene,
+    check_output,
 )
 
 __all__ = [
@@ -98,12 +99,21 @@ class LearnedPolicy(FollowPolicy):
     def __init__(self, config: ExpertConfig, arm: ArmModel) -> None:
         loaded = checkpoint.load(config.weights)
         model = loaded.config
-        if (config.horizon, round(config.dt, 6)) != (model.horizon, round(model.dt, 6)):
-            raise BridgeError(
-                ErrorCode.MODEL_ERROR,
-                f"horizon {config.horizon} x {config.dt} s is configured, the checkpoint was trained with "
-                f"{model.horizon} x {model.dt} s",
-            )
+        for name, value, trained, unit in (
+            ("horizon", config.horizon, model.horizon, "steps"),
+            ("dt", config.dt, model.dt, "s"),
+        ):
+            if round(value, 6) != round(trained, 6):
+                raise BridgeError(
+                    ErrorCode.MODEL_ERROR,
+                    f"{name} {value:g} {unit} is configured, the checkpoint in {loaded.folder} was trained "
+                    f"with {trained:g} {unit}",
+                    value=value,
+                    limit=trained,
+                    unit=unit,
+                    remedy=f"set the action expert's {name} to {trained:g}, or name another checkpoint in "
+                    "weights",
+                )
         super().__init__(config, arm, model)
         self.model_sha256 = loaded.sha256
         self.runtime: Runtime
@@ -185,8 +195,7 @@ class LearnedPolicy(FollowPolicy):
             np.float32
         )
         action, _, dissent = self.runtime(*self.inputs(scene), noise)
-        if not np.isfinite(action).all():
-            raise BridgeError(ErrorCode.MODEL_ERROR, "the expert put out a value that is not finite")
+        check_output(action, self.source)
         shaped = action.reshape(-1, model.horizon, model.action_dim)
         position, rotvec, widths = features.decode_action(shaped, model)
         apart = np.linalg.norm(position[:, None] - position[None], axis=-1).mean(axis=-1)

@@ -88,11 +88,24 @@ class TrainConfig:
         values["betas"] = tuple(values["betas"])
         return cls(**values)
 
+    def shortened(self, like: TrainConfig) -> TrainConfig:
+        """These settings, model and recipe with the few steps and small batches of others (``--smoke``)."""
+        stages = {
+            name: dataclasses.replace(
+                getattr(self, name), steps=few.steps, batch=few.batch, micro_batch=few.micro_batch,
+                warmup=few.warmup,
+            )
+            for name, few in (("stage1", like.stage1), ("stage2", like.stage2))
+        }  # fmt: skip
+        return dataclasses.replace(
+            self, plans=like.plans, save_every=like.save_every, measure_every=like.measure_every, **stages
+        )
+
     def shape(self) -> ModelConfig:
         """The network's shape.
 
         Raises:
-            BridgeError: BAD_INPUT, ``model`` holds a key that is none of ModelConfig's.
+            BridgeError: BAD_INPUT, ``model`` holds a key that is none of ModelConfig's, or an unknown name.
         """
         return ModelConfig(**settings(ModelConfig, self.model, "model"))
 

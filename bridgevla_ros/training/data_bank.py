@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +76,7 @@ class Bank:
         target: (P,) bool, truth: the point is the next contact's thing.
         classes: Names of contacts, "<verb> <kind of thing>", e.g. "pick cube".
         own: Name -> (O, ...) array of the expert's own states, "frame" (O,) among them; or empty.
-        meta: Of the generation: ``made``, what ``join`` says of it.
+        meta: Of the generation: ``made``, what ``join`` says of it (``_made``).
     """
 
     columns: Mapping[str, NDArray[Any]]
@@ -194,6 +193,9 @@ def _read(path: Path) -> Bank:
                     remedy="Make it again with this version: bridgevla data generate.",
                 )
             points = data["points"]
+            lacking = {*OBSERVED, *LABELS} - {k.removeprefix("column.") for k in data.files}
+            if lacking:
+                raise ValueError(f"it lacks {', '.join(sorted(lacking))}")
             return Bank(
                 {k[7:]: data[k] for k in data.files if k.startswith("column.")},
                 points,
@@ -203,7 +205,9 @@ def _read(path: Path) -> Bank:
                 {k[4:]: data[k] for k in data.files if k.startswith("own.")},
                 info["meta"],
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except BridgeError:
+        raise
+    except Exception as error:  # wrong bytes raise ten kinds in zipfile, zlib, numpy and json
         raise BridgeError(
             ErrorCode.BAD_INPUT,
             f"{path} is damaged: {error}",
@@ -237,7 +241,11 @@ def join(banks: list[Bank]) -> Bank:
 
 
 def _made(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of all shards, by who moved and where: how many episodes, first and last seed, and how they ended."""
+    """Of all shards, by who moved and where: how many episodes, ranges of their seeds, and how they ended.
+
+    What an older version joined kept the first and the last seed alone: the range then spans more seeds than
+    there are episodes.
+    """
     groups: dict[tuple[str, str], dict[str, Any]] = {}
     for part in [part for meta in metas for part in meta.get("made", [meta])]:
         who, where = part.get("policy") or "demonstrator", part.get("scenes") or "ours"
@@ -246,10 +254,24 @@ def _made(metas: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             (who, where), {"policy": who, "scenes": where, "episodes": 0, "seeds": [], "ends": {}}
         )
         group["episodes"] += part.get("episodes", len(seeds))
-        seeds += group["seeds"]
-        group["seeds"] = [min(seeds), max(seeds)] if seeds else []
+        if "episodes" in part:
+            ranges = [seeds] if seeds and isinstance(seeds[0], int) else seeds
+        else:
+            ranges = [[seed, seed] for seed in seeds]
+        group["seeds"] = _joined([*group["seeds"], *ranges])
         group["ends"] = dict(sorted((Counter(group["ends"]) + Counter(ends)).items()))
     return [groups[key] for key in sorted(groups)]
+
+
+def _joined(ranges: list[list[int]]) -> list[list[int]]:
+    """Ranges [first, last], rising; those that touch or overlap become one."""
+    out: list[list[int]] = []
+    for first, last in sorted(ranges):
+        if out and first <= out[-1][1] + 1:
+            out[-1][1] = max(out[-1][1], last)
+        else:
+            out.append([first, last])
+    return out
 
 
 def _ranges(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:

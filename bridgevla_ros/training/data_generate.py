@@ -84,7 +84,7 @@ def make(shard: Shard) -> dict[str, int]:
 
         if "own" not in _STAGE:
             _STAGE["own"] = OwnStage(Path(shard.policy))
-            _STAGE["policy"] = f"expert {checkpoint.load(shard.policy).sha256[:16]}"
+            _STAGE["policy"] = f"expert {checkpoint.load(shard.policy).sha256}"
             atexit.register(_STAGE["own"].world.close)
         bank, ends = _STAGE["own"].bank(shard.seeds)
     else:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from bridgevla_ros.expert.config import ModelConfig
-from bridgevla_ros.expert.model import ExpertModel
+from bridgevla_ros.expert.model import ExpertModel, estimate_of
 from bridgevla_ros.training.appf_config import TrainConfig
 from bridgevla_ros.training.episodes_sampling import Sampler
 
@@ -63,7 +63,7 @@ class Objective(nn.Module):
         truth, mask = data["contact"], data["mask"]
         raw, _, logits, votes, _ = self.model.encoder(data["cloud"], mask, data["features"])
         some = (mask.sum(dim=1, keepdim=True) > 0).to(raw.dtype)
-        first = torch.cat([raw[:, :4], torch.sigmoid(raw[:, 4:]) * some], dim=-1).detach()
+        first = estimate_of(raw, mask).detach()
         contact, seen, _ = self.model.look_again(first, data["cloud"], mask, data["features"])
         known = truth[:, 4:]
         miss = functional.smooth_l1_loss(raw[:, :4] * known, truth[:, :4] * known, beta=0.02)

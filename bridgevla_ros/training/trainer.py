@@ -26,6 +26,7 @@ from bridgevla_ros.training.objective import Objective, Tensors
 
 STATE = "state.json"
 Measure = Callable[[ExpertModel], dict[str, float]]
+Keep = Callable[["Trainer"], None]
 
 
 class Trainer:
@@ -89,8 +90,11 @@ class Trainer:
             )
         return whole // int(self.accelerator.num_processes)
 
-    def run(self, batches: Iterator[Tensors], progress: Progress, measure: Measure | None = None) -> None:
-        """Train to the end of the stage, saving and measuring on the way."""
+    def run(
+        self, batches: Iterator[Tensors], progress: Progress, measure: Measure | None = None,
+        keep: Keep | None = None,
+    ) -> None:  # fmt: skip
+        """Train to the end of the stage, saving and measuring; ``keep`` follows each step but the last."""
         task = progress.add_task(self.label, total=self.settings.steps, completed=self.step)
         smooth: dict[str, float] = {}
         self.model.train()
@@ -106,6 +110,8 @@ class Trainer:
                 self._plot(smooth)
             if measure is not None and (self.step % self.config.measure_every == 0 or last):
                 self._measure(measure)
+            if keep is not None and not last and self.accelerator.is_main_process:
+                keep(self)
             if self.step % self.config.save_every == 0 or last:
                 self.save()
                 progress.console.print(f"{self.label} step {self.step}: {text}")
