@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,40 @@ def waypoint_of(
     )  # fmt: skip
 
 
+def answer(
+    request: PlanRequest,
+    frame: RgbdFrame,
+    T_base_camera: Transform,
+    waypoints: tuple[Waypoint, ...],
+    *,
+    now: float,
+    subgoal: str,
+    **others: Any,
+) -> WaypointPlan:
+    """The plan of these waypoints (camera frame) that answers a request; ``others``: further fields."""
+    settings: dict[str, Any] = {"base_frame": "base_link", "steps_total": 1, "anchors": ()} | others
+    plan = WaypointPlan(
+        **settings,
+        stamp=frame.stamp,
+        camera_frame=frame.intrinsics.frame,
+        plan_id=f"{request.request_id}-plan",
+        task_id=request.task_id,
+        request_id=request.request_id,
+        instruction=request.instruction,
+        subgoal=subgoal,
+        step=request.step,
+        waypoints=waypoints,
+        T_base_camera=T_base_camera,
+        intrinsics=frame.intrinsics,
+        model=OraclePlanner.name,
+        model_sha256="",
+        seed=request.seed,
+        digest="",
+        latency=now - frame.stamp,
+    )
+    return dataclasses.replace(plan, digest=digest(plan))
+
+
 class OraclePlanner:
     """Answers a request with what the demonstrator would do now; exact, an error is added afterwards.
 
@@ -69,28 +104,10 @@ class OraclePlanner:
         for stop in found.waypoints:
             at = next(truths).target if stop.kind == WaypointKind.CONTACT else ""
             waypoints.append(waypoint_of(stop, T_camera_base, frame.intrinsics, exact=self._unseen(at)))
-        plan = WaypointPlan(
-            stamp=frame.stamp,
-            camera_frame=frame.intrinsics.frame,
-            base_frame="base_link",
-            plan_id=f"{request.request_id}-plan",
-            task_id=request.task_id,
-            request_id=request.request_id,
-            instruction=request.instruction,
-            subgoal=found.words,
-            step=request.step,
-            steps_total=steps_total(self._task),
-            anchors=_anchors(found, frame, T_camera_base),
-            waypoints=tuple(waypoints),
-            T_base_camera=T_base_camera,
-            intrinsics=frame.intrinsics,
-            model=self.name,
-            model_sha256="",
-            seed=request.seed,
-            digest="",
-            latency=now - frame.stamp,
-        )
-        return dataclasses.replace(plan, digest=digest(plan))
+        return answer(
+            request, frame, T_base_camera, tuple(waypoints), now=now, subgoal=found.words,
+            steps_total=steps_total(self._task), anchors=_anchors(found, frame, T_camera_base),
+        )  # fmt: skip
 
     def _unseen(self, target: str) -> bool:
         """A place that depth cannot show is a free spot, as our own planner says of free spots."""

@@ -6,7 +6,6 @@ the arm's base, z up, metres.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -25,8 +24,7 @@ from bridgevla_ros.core.types import (
     WaypointKind,
     WaypointPlan,
 )
-from bridgevla_ros.evaluation.oracle import waypoint_of
-from bridgevla_ros.planner.planner import digest
+from bridgevla_ros.evaluation.oracle import answer, waypoint_of
 from bridgevla_ros.simulation.demonstrations import Stop
 from bridgevla_ros.simulation.demonstrator import near_home, top_down
 
@@ -219,31 +217,11 @@ class OraclePlanner:
         except BridgeError as error:
             code, message = error.code, error.message
         T_camera_base = T_base_camera.inverse()
-        waypoints = [waypoint_of(stop, T_camera_base, frame.intrinsics) for stop in stops]
-        plan = WaypointPlan(
-            stamp=frame.stamp,
-            camera_frame=frame.intrinsics.frame,
-            base_frame=self._arm.config.base_frame,
-            plan_id=f"{request.request_id}-plan",
-            task_id=request.task_id,
-            request_id=request.request_id,
-            instruction=request.instruction,
-            subgoal=request.instruction,
-            step=request.step,
-            steps_total=1,
-            anchors=(),
-            waypoints=tuple(waypoints),
-            T_base_camera=T_base_camera,
-            intrinsics=frame.intrinsics,
-            model="oracle",
-            model_sha256="",
-            seed=request.seed,
-            digest="",
-            latency=now - frame.stamp,
-            code=code,
-            message=message,
-        )
-        return dataclasses.replace(plan, digest=digest(plan))
+        waypoints = tuple(waypoint_of(stop, T_camera_base, frame.intrinsics) for stop in stops)
+        return answer(
+            request, frame, T_base_camera, waypoints, now=now, subgoal=request.instruction,
+            base_frame=self._arm.config.base_frame, code=code, message=message,
+        )  # fmt: skip
 
 
 def _take_box(pose: Transform, size: list[float]) -> tuple[list[Stop], Transform]:
