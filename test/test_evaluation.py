@@ -19,8 +19,8 @@ SEED = 900_000
 
 
 def test_all_and_none_are_said_of_all_and_none_only() -> None:
-    said = [percent(rate) for rate in (0.0, 1 / 278, 0.834, 199 / 200, 1.0)]
-    assert said == ["0%", "0.4%", "83%", "99.5%", "100%"]
+    said = [percent(rate) for rate in (0.0, 1 / 278, 1 / 200, 0.834, 199 / 200, 1.0)]
+    assert said == ["0%", "0.4%", "0.5%", "83%", "99.5%", "100%"]
 
 
 def test_wilson_interval_of_a_published_example() -> None:

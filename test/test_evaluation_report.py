@@ -16,14 +16,22 @@ from matplotlib.figure import Figure
 
 from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError
-from bridgevla_ros.evaluation import plots, rows
+from bridgevla_ros.evaluation import eval_command, plots, rows
 from bridgevla_ros.evaluation.conditions import LOOKS, change_look, frame_filter
 from bridgevla_ros.evaluation.experiment_sweeps import SWEEPS
-from bridgevla_ros.evaluation.experiment_trainings import steps_to_match, summarise_calibration
+from bridgevla_ros.evaluation.experiment_trainings import (
+    checkpoint_steps,
+    steps_to_match,
+    success_to_match,
+    summarise_calibration,
+)
 from bridgevla_ros.evaluation.fleet import Journal, Piece, run_pieces
+from bridgevla_ros.evaluation.options import POLICIES, policies_of
 from bridgevla_ros.evaluation.report import Picture, Plot, Report, Section, Table, html
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.evaluation.stats import paired_difference, slope
+from bridgevla_ros.simulation.noise import DepthNoise
+from bridgevla_ros.simulation.scene import CameraSpec
 from bridgevla_ros.simulation.tasks import sample_scene
 
 # Development seeds: published figures begin at 1000.
@@ -187,6 +195,7 @@ def test_plots_draw() -> None:
         plots.success({"all": {"expert": rate}, "lift": {"expert": rate, "ik": rate}}),
         plots.failures({"expert": {}, "ik": {"TIMEOUT": 2}}, {"expert": 5, "ik": 5}),
         plots.sweep(["0", "1"], {"expert": [rate, None]}, "noise", {"expert (paper)": [0.2, None]}),
+        plots.sweep(["100", "600"], {"appf": [rate, rate], "ik": [rate, rate]}, "steps", places=[100, 600]),
         plots.followed({"target": (np.ones((3, 3)), np.ones((3, 3)))}),
         plots.bars({"cloud erased": 3.0}, "mm"),
         plots.curves({"appf": ([1, 2], [3, 2])}, "steps", "mm"),
@@ -247,6 +256,23 @@ def test_bad_options_of_experiment_are_named(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], ("expert",)),
+        (["--suite", "named"], ("expert",)),
+        (["--suite", "mid"], POLICIES),
+        (["--suite", "long thing"], POLICIES),
+        (["--suite", "robosuite"], POLICIES),
+        (["--suite", "mid", "--probe", "conditioning"], ("expert",)),
+        (["--suite", "mid", "--policy", "snap,ik"], ("snap", "ik")),
+        (["--suite", "black", "--policy", "all"], POLICIES),
+    ],
+)
+def test_suites_that_compare_policies_have_a_row_of_each(words: list[str], wanted: tuple[str, ...]) -> None:
+    assert policies_of(options(eval_command, *words)) == wanted
+
+
 # -- experiments -------------------------------------------------------------------------------------
 
 
@@ -272,6 +298,42 @@ def test_looks_change_what_they_say() -> None:
     assert looks["all"].light == looks["lighting"].light != scene.light
     with pytest.raises(ValueError, match="sepia"):
         change_look(scene, "sepia", np.random.default_rng(0))
+
+
+def stands(camera: CameraSpec) -> tuple[float, float]:
+    """Degrees round the point that it looks at on the table, from straight ahead; metres from it."""
+    pose = camera.pose
+    forward = pose.rotation[:, 2]
+    away = forward * (0.03 - pose.translation[2]) / forward[2]
+    return float(np.degrees(np.arctan2(-away[1], -away[0]))), float(np.linalg.norm(away))
+
+
+def test_one_camera_lies_beyond_training_and_the_others_within() -> None:
+    """Training's: up to 57 degrees to either side, 0.75 to 1.30 m (``suites.randomise``)."""
+    for seed in range(SEED, SEED + 20):
+        scene, rng = sample_scene(seed), np.random.default_rng(seed)
+        angle, distance = stands(change_look(scene, "camera_beyond", rng).camera)
+        assert 57.3 < abs(angle) < 90.0
+        assert 1.30 < distance < 1.65
+        for look in ("", "camera_angle", "camera_distance", "all"):
+            angle, distance = stands(change_look(scene, look, rng).camera)
+            assert abs(angle) < 57.3
+            assert 0.75 < distance < 1.30
+
+
+def test_added_faults_are_not_the_sensors_own_again() -> None:
+    from bridgevla_ros.core.types import CameraIntrinsics, RgbdFrame
+
+    depth = np.full((120, 160), 0.9, np.float32)
+    camera = CameraIntrinsics(160, 120, 160.0, 160.0, 79.5, 59.5)
+    frame = RgbdFrame(0.0, np.zeros((120, 160, 3), np.uint8), depth, camera)
+    again, once = (frame_filter(1.0, 2.0, np.random.default_rng(0), SEED) for _ in range(2))
+    assert again is not None
+    assert once is not None
+    added, sensor = once(frame).depth, DepthNoise(1.0, SEED).apply(depth)
+    both = np.isfinite(added) & np.isfinite(sensor)
+    assert abs(np.corrcoef(added[both], sensor[both])[0, 1]) < 0.05
+    assert np.array_equal(added, again(frame).depth, equal_nan=True)
 
 
 def test_depth_becomes_sparse_and_poor() -> None:
@@ -309,6 +371,36 @@ def test_steps_to_the_joint_runs_best() -> None:
     assert never["appf_steps"] == 0
     assert not never["met"]
     assert steps_to_match(curves, "place_mm") is None
+
+
+def won(successes: int, of: int = 20) -> rows.Row:
+    """A row that won its first seeds."""
+    specs = tuple(EpisodeSpec("mid", SEED + i) for i in range(of))
+    return rows.row_of(
+        rows.RowSpec("expert", specs), [answer(SEED + i, "expert", i < successes) for i in range(of)]
+    )
+
+
+def test_success_against_steps_with_clouds() -> None:
+    assert checkpoint_steps(3000, [1, 2, 3, 6]) == [500, 1000, 1500, 3000]
+    assert checkpoint_steps(1000, [6, 1]) == [166, 1000]
+    assert checkpoint_steps(3, [1, 2, 3, 6]) == [1, 2, 3]
+    joint = {100: won(4), 200: won(10), 300: won(16), 600: won(16)}
+    early = success_to_match(joint, {100: won(16), 200: won(12), 300: won(16), 600: won(18)})
+    assert (early["joint_best"], early["joint_steps"], early["appf_steps"], early["met"]) == (
+        0.8,
+        300,
+        100,
+        True,
+    )
+    assert early["within"]["difference"] == 0.0
+    late = success_to_match(joint | {600: won(18)}, {100: won(8), 200: won(12), 300: won(18), 600: won(18)})
+    assert (late["joint_steps"], late["appf_steps"], late["met"], late["share"]) == (600, 300, False, 0.5)
+    assert late["within"]["steps"] == 200
+    assert late["within"]["difference"] == pytest.approx(-0.3)
+    assert late["within"]["difference_ci95"] == pytest.approx(list(paired_difference(12, 0, 6, 2)[1:]))
+    never = success_to_match({100: won(16)}, {100: won(8)})
+    assert (never["appf_steps"], never["share"], never["met"], never["within"]) == (0, None, False, None)
 
 
 def test_calibration_bins_by_spread() -> None:

@@ -1,15 +1,18 @@
 """The grounding suite: templates, judging, and the shipped planner on a few scenes."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bridgevla_ros.cli import main
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.evaluation import grounding
 from bridgevla_ros.evaluation.grounding import run_grounding
 from bridgevla_ros.evaluation.grounding_pairs import draw, other_pairs, pairs_of, run_pairs
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings
@@ -78,6 +81,44 @@ def test_the_shipped_planner_grounds() -> None:
     assert result["success_rate"] >= 0.5
     assert 0.0 <= result["ci95"][0] <= result["success_rate"] <= result["ci95"][1] <= 1.0
     assert len(result["model_sha256"]) == 64
+
+
+@pytest.mark.parametrize("words", [[], ["--pairs", "pink cylinder"]])
+def test_the_command_leaves_figures_and_report(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grounding, "make_backend", lambda config: Blind(False))
+    figures, page = tmp_path / "g.json", tmp_path / "g.html"
+    asked = ["eval", "--suite", "grounding", "--episodes", "2", "--seed", "910000", *words]
+    assert main([*asked, "--json", str(figures), "--report", str(page)]) == 0
+    document = json.loads(figures.read_text())
+    assert (document["suite"], document["made"]["planner weights"]) == ("grounding", "none")
+    assert document["made"]["command"]
+    told = page.read_text()
+    assert "Suite grounding" in told
+    for there in ("asked_absent",) if words else ("0.0% right", "table, table"):
+        assert there in told
+
+
+def test_families_and_whole_plans_are_reported() -> None:
+    row = {
+        "rate": 0.5,
+        "ci95": [0.1, 0.9],
+        "asked": 4,
+        "about": "one named",
+        "wrongly_refused": {"NO_TARGET": 1},
+    }
+    error, cost = {"median": 0.0046, "p95": 0.0081}, {"median": 0.12, "p95": 0.13}
+    result = {
+        "words": "synonyms", "by_template": {"put it in {place}": [1, 2]}, "misses": [],
+        "families": {"clutter": row, "ranks": row | {"rate": float("nan"), "asked": 0}},
+        "waypoints": {"all_m": error, "plan_cpu_s": cost, "planned": 3}, "done": {"not_done": 0, "done": 0},
+    }  # fmt: skip
+    sections = grounding.report_sections(result)
+    assert [s.title for s in sections] == ["Wordings", "Families, and whole plans"]
+    assert "median 4.6 mm" in sections[1].text
+    assert sections[1].tables[0].rows[0] == ("clutter", "50.0%", "10 to 90%", "4", "1", "one named")
+    assert len(sections[1].plots) == 1
 
 
 PAIRS = (("pink", "cylinder"), ("purple", "box"))

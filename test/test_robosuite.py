@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mujoco
 import numpy as np
@@ -23,8 +23,11 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import GripperEvent, PlanRequest, RgbdFrame, WaypointKind
+from bridgevla_ros.evaluation import pictures
+from bridgevla_ros.evaluation.episode import PlanNoise
 from bridgevla_ros.evaluation.robosuite import client, episode, oracle
 from bridgevla_ros.evaluation.robosuite.tasks import TASKS, setup_of
+from bridgevla_ros.evaluation.spec import EpisodeSpec
 from bridgevla_ros.expert import checkpoint
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.robosuite_server import protocol, server
@@ -324,6 +327,19 @@ def test_without_its_environment_the_command_is_named(
     assert "make setup-robosuite" in said.out + said.err
 
 
+@pytest.mark.parametrize(("noise", "blind"), [(0.0, True), (0.01, False)])
+def test_depth_that_is_to_be_noisy_is_looked_at(noise: float, blind: bool) -> None:
+    """And the noise of plans is the same whether or not it is."""
+    spec = EpisodeSpec(
+        "robosuite", 1, 0, "ik", guidance="oracle", guidance_noise=(0.02, 10.0), depth_noise=noise
+    )
+    graph = episode.make_graph(spec, cast(Any, None), TASKS["Lift"])
+    assert graph.blind is blind
+    assert (graph.frame_filter is None) is blind
+    assert isinstance(graph.plan_filter, PlanNoise)
+    assert graph.plan_filter.rng.random() == np.random.default_rng([1, 0, 0x401]).random()
+
+
 def test_a_planner_that_would_be_told_anchors_is_refused() -> None:
     with pytest.raises(BridgeError, match="no anchors") as refused:
         episode.specs(1, 1, planner="truth", guidance="planner")
@@ -423,6 +439,13 @@ def test_the_arm_in_robosuite_follows(cell: client.RobosuiteCell, arm: ArmModel)
     )
     assert cell.joint_state().gripper_width == pytest.approx(0.02, abs=4e-3)
     assert not cell.judge()
+
+
+def test_an_episode_is_drawn(cell: client.RobosuiteCell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode, "new_cell", lambda: cell)
+    drawn = pictures.picture(EpisodeSpec("robosuite", 900100, 0, "ik", guidance="oracle"))
+    assert "seed 900100, ik" in drawn.caption
+    assert (drawn.rgb == pictures.PATH).all(axis=-1).sum() > 100
 
 
 def a_seed_of(task: str) -> int:

@@ -1,4 +1,4 @@
-"""Looks and depth that nothing was trained on: other textures, light and camera; sparse and poor depth.
+"""Other looks and other depth than the suites': textures, light and camera; sparse and poor depth.
 
 Pure functions of a scene or a frame; what is drawn comes from the generator that is given.
 """
@@ -22,14 +22,29 @@ LOOKS = {
     "lighting": "much darker or brighter, from low at the side",
     "camera_angle": "camera 30 degrees round the table, to the left or to the right",
     "camera_distance": "camera 30 cm farther back",
-    "all": "all of these together",
+    "camera_beyond": "camera 75 degrees round the table and 60 cm farther back, beyond all training",
+    "all": "textures, lighting, camera_angle and camera_distance together",
 }
-"""Name -> what it changes. Training saw muted colours, light from above, and a camera that strays by
-5 to 10 cm and 2 degrees of roll."""
+"""Name -> what it changes. The suites' camera stands 0.83 to 0.97 m from the table's middle, within some
+10 degrees of straight ahead.
 
-ORBIT = np.radians(30.0)
-BACK = 0.30
-"""Metres."""
+- The expert sees points, no colour: textures and light do not reach it. In half of its training episodes the
+  camera stood like the suites', in half anywhere in front (``simulation.suites.randomise``): up to 57 degrees
+  to either side, 0.75 to 1.30 m away. camera_angle and camera_distance lie within that; camera_beyond lies
+  outside by angle (65 degrees or more) and by distance (1.43 m or more).
+- The planner sees colour. The one that ships was trained on muted colours, light from above and a camera that
+  strays about the suites' by centimetres (10 cm to the side, one sigma). ``bridgevla train planner`` with its
+  12 shards has one frame in eight (``planner_data.render``: half of the later shots of cluttered scenes) from
+  a camera anywhere in front, as above.
+"""
+
+CAMERAS = {
+    "camera_angle": (np.radians(30.0), 0.0),
+    "camera_distance": (0.0, 0.30),
+    "camera_beyond": (np.radians(75.0), 0.60),
+    "all": (np.radians(30.0), 0.30),
+}
+"""Look -> how far its camera goes round, rad, to either side, and back, metres."""
 AIM_HEIGHT = 0.02
 """Metres above the table of the point that the camera goes round."""
 
@@ -62,10 +77,9 @@ def change_look(scene: SceneSpec, look: str, rng: np.random.Generator) -> SceneS
                 0.16 if dark else 0.55,
             ),
         )
-    if look in ("camera_angle", "camera_distance", "all"):
-        orbit = ORBIT * side if look != "camera_distance" else 0.0
-        back = BACK if look != "camera_angle" else 0.0
-        scene = dataclasses.replace(scene, camera=move_camera(scene.camera, orbit, back))
+    if look in CAMERAS:
+        orbit, back = CAMERAS[look]
+        scene = dataclasses.replace(scene, camera=move_camera(scene.camera, side * orbit, back))
     return scene
 
 
@@ -96,7 +110,7 @@ def frame_filter(
         depth_scale: 1 as ever; k adds the sensor's faults (noise, holes, flying pixels, bias) once more,
             k - 1 times as strong.
         rng: Which pixels.
-        seed: Of the further faults.
+        seed: Of the further faults, which are others than those of a sensor of this seed.
 
     Raises:
         ValueError: A share outside 0..1, or a scale below 1.
@@ -107,7 +121,8 @@ def frame_filter(
         )
     if depth_keep == 1.0 and depth_scale == 1.0:
         return None
-    faults = noise.DepthNoise(depth_scale - 1.0, seed)
+    own = np.random.default_rng([seed, 0xADD]).integers(2**62)
+    faults = noise.DepthNoise(depth_scale - 1.0, int(own))
 
     def change(frame: RgbdFrame) -> RgbdFrame:
         depth = faults.apply(frame.depth)

@@ -82,22 +82,25 @@ SWEEPS = {
         paper={"expert (paper)": (0.57, 0.49, 0.33, 0.21), "ik (paper)": (0.42, 0.30, 0.11, 0.04)},
     ),
     "looks": Sweep(
-        "Looks that nothing was trained on",
-        "Textures, light and camera outside of what was trained on. Expert and baselines get the "
-        "demonstrator's "
-        "waypoints, off by 2 cm and 10 degrees (one sigma), so that what they see is the camera's cloud "
-        "alone; the "
-        "last series has the waypoints from the embedded planner, which looks at the colour image.",
-        "what is unseen",
+        "Other looks",
+        "Expert and baselines get the demonstrator's waypoints, off by 2 cm and 10 degrees (one sigma), so "
+        "that what they see is the camera's cloud alone: textures and light do not reach them. Half of the "
+        "expert's training episodes had a camera anywhere in front, up to 57 degrees to either side and 0.75 "
+        "to 1.30 m away: a camera 30 degrees round or 30 cm back lies within that, one 75 degrees round and "
+        "60 cm back lies outside by angle and by distance. The last series has the waypoints from the "
+        "embedded planner, which sees colour: strong colours, light from low at the side and these cameras "
+        "are all new to the one that ships.",
+        "what is other",
         tuple(
             Setting(name, {"look": look})
             for name, look in (
-                ("as trained", ""),
+                ("as drawn", ""),
                 ("textures", "textures"),
                 ("light", "lighting"),
                 ("camera 30\N{DEGREE SIGN}", "camera_angle"),
                 ("camera 30 cm", "camera_distance"),
                 ("all", "all"),
+                ("75\N{DEGREE SIGN}, 60 cm", "camera_beyond"),
             )
         ),
         _ORACLE,

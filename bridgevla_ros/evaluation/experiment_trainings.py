@@ -21,7 +21,7 @@ from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.evaluation import plots, rows
 from bridgevla_ros.evaluation.experiment_sweeps import GUIDANCE_NOISE, Found, rate_of, run_kept, sweep_table
 from bridgevla_ros.evaluation.report import Plot, Section, Table
-from bridgevla_ros.evaluation.stats import percent
+from bridgevla_ros.evaluation.stats import interval, percent
 from bridgevla_ros.evaluation.suites import specs_for
 
 if TYPE_CHECKING:
@@ -42,23 +42,33 @@ class Training:
 # -- trainings -------------------------------------------------------------------------------------
 
 
-def run_trainings(args: argparse.Namespace, wanted: Sequence[Training]) -> dict[str, Path]:
+def run_trainings(
+    args: argparse.Namespace, wanted: Sequence[Training], kept: Sequence[int] = ()
+) -> dict[str, Path]:
     """Folders of the trainings; those that are finished are taken as they are, begun ones go on.
 
     Each runs in a process of its own (its words go to train.log in its folder), one after the other: a
     training uses a core, and another draws its samples.
 
+    Args:
+        args: Of the command.
+        wanted: The trainings.
+        kept: Steps with clouds of which a finished one must have kept a checkpoint.
+
     Raises:
-        BridgeError: BAD_INPUT, no bank; MODEL_ERROR, a training failed.
+        BridgeError: BAD_INPUT, no bank, or no such checkpoint; MODEL_ERROR, a training failed.
     """
     root = args.runs or Path("runs/experiments") / args.name
     _need_bank(args.bank)
     folders = {training.name: root / training.name for training in wanted}
     config = _config(args, root)
+    left = [t for t in wanted if not (folders[t.name] / "checkpoint" / "expert.json").exists()]
     for training in wanted:
-        folder = folders[training.name]
-        if not (folder / "checkpoint" / "expert.json").exists():
-            _train(args, training, folder, config)
+        if training not in left:
+            for step in kept:
+                kept_after(folders[training.name], step, args.steps)
+    for training in left:
+        _train(args, training, folders[training.name], config)
     return folders
 
 
@@ -153,22 +163,38 @@ CURVES = {
     "over_10": "share of errors over 10 mm",
 }
 """Held-out figure -> axis."""
+SIXTHS = 6
+"""Parts of a training, after each of which a checkpoint is kept."""
 
 
 def appf(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     """Trajectories first, then clouds; against both together from the start; against clouds alone."""
+    keep = ("--keep-every", str(max(1, args.steps // SIXTHS)))
+    steps = checkpoint_steps(args.steps, args.checkpoints)
     folders = run_trainings(
         args,
         [
-            Training("appf", ()),
-            Training("joint", ("--ablation", "joint")),
-            Training("clouds alone", ("--ablation", "skip-stage1")),
+            Training("appf", keep),
+            Training("joint", ("--ablation", "joint", *keep)),
+            Training("clouds alone", ("--ablation", "skip-stage1", *keep)),
         ],
+        steps,
     )
     curves = {name: read_curve(folder) for name, folder in folders.items()}
     origins = _origins(args, folders)
     reached = [found for metric in CURVES if (found := steps_to_match(curves, metric)) is not None]
-    filled = _rollouts(args, made, folders, args.episodes or 40)
+    weights = {
+        f"{name}, {at} steps": kept_after(folder, at, args.steps)
+        for name, folder in folders.items()
+        for at in steps
+    }
+    filled = _rollouts(args, made, weights, args.episodes or 40)
+    by_name = {row["name"]: row for row in filled}
+    along = {name: {at: by_name[f"{name}, {at} steps"] for at in steps} for name in folders}
+    success = success_to_match(along["joint"], along["appf"])
+    compared = [
+        d for at in steps for d in rows.differences([*(along[name][at] for name in along), by_name["ik"]])
+    ]
     figures = {
         metric: plots.curves(
             {
@@ -202,10 +228,11 @@ def appf(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     met = [r["metric"] for r in reached if r["met"]]
     missed = [r["metric"] for r in reached if not r["met"]]
     verdict = (
-        f"APPF has the joint run's best with at most a third of its steps with clouds by "
-        f"{', '.join(met) or 'no figure'}; not by {', '.join(missed) or 'none'}."
+        f"{_success_words(success)} Of held-out figures, APPF has the joint run's best with at most a third "
+        f"of its steps with clouds by {', '.join(met) or 'none'}; not by {', '.join(missed) or 'none'}."
     )
     sections = (
+        _success_section(args, along, by_name["ik"], success, compared),
         Section(
             "Steps to the joint run's best",
             f"Stage 1 took {args.stage1_steps} steps without clouds, which are not counted. One seed: a "
@@ -214,20 +241,119 @@ def appf(args: argparse.Namespace, made: dict[str, Any]) -> Found:
             plots=tuple(Plot(f, f"{CURVES[m]} on held-out scenes.") for m, f in figures.items()),
         ),
         _origin_section(origins),
-        *_row_sections(filled, f"Success after {args.steps} steps with clouds"),
+        Section("All rows", tables=(rows.table(filled),)),
     )
     return Found(
         "APPF against joint training",
         verdict,
         {
+            "success": success,
             "curves": curves,
             "reached": reached,
             "origins": origins,
             "rows": filled,
-            "differences": rows.differences(filled),
+            "differences": compared,
         },
         sections,
-        next(iter(figures.values())),
+        sections[0].plots[0].figure,
+    )
+
+
+def checkpoint_steps(steps: int, sixths: Sequence[int]) -> list[int]:
+    """Steps with clouds after which success is measured, rising; the whole training is its last sixth."""
+    part = max(1, steps // SIXTHS)
+    return sorted({steps if n == SIXTHS else min(n * part, steps) for n in sixths})
+
+
+def kept_after(folder: Path, step: int, last: int) -> Path:
+    """Folder of the checkpoint that a training of ``last`` steps kept.
+
+    Raises:
+        BridgeError: BAD_INPUT, there is none.
+    """
+    path = folder / ("checkpoint" if step == last else f"checkpoint-{step}")
+    if not (path / "expert.json").exists():
+        raise BridgeError(
+            ErrorCode.BAD_INPUT,
+            f"{folder} keeps no checkpoint of {step} steps with clouds",
+            remedy="train anew in another --runs, or measure the end alone with --checkpoints 6",
+        )
+    return path
+
+
+def success_to_match(joint: Mapping[int, rows.Row], mine: Mapping[int, rows.Row]) -> dict[str, Any]:
+    """When APPF first succeeds as often as the joint run at its best, and how near it is at a third.
+
+    Args:
+        joint, mine: Steps with clouds -> row on the same seeds; of the joint run, of APPF.
+
+    Returns:
+        ``joint_best`` (rate, first had at ``joint_steps``), ``appf_steps`` (0: never) and their ``share``,
+        ``met``: the share is a third or less. ``within``: APPF at its last checkpoint by a third of
+        ``joint_steps``, with its difference from the joint run's best; None where none was measured so early.
+    """
+    best_at, best = max(joint.items(), key=lambda point: (point[1]["success_rate"], -point[0]))
+    first = next((at for at, row in sorted(mine.items()) if row["success_rate"] >= best["success_rate"]), 0)
+    early = [at for at in mine if 3 * at <= best_at]
+    within = None
+    if early:
+        row = mine[max(early)]
+        (found,) = rows.differences([row, best])
+        within = {
+            "steps": max(early),
+            "success_rate": row["success_rate"],
+            "ci95": row["ci95"],
+            "difference": found["difference"],
+            "difference_ci95": found["ci95"],
+        }
+    return {
+        "joint_best": best["success_rate"],
+        "joint_ci95": best["ci95"],
+        "joint_steps": best_at,
+        "appf_steps": first,
+        "share": first / best_at if first else None,
+        "met": 0 < 3 * first <= best_at,
+        "within": within,
+    }
+
+
+def _success_words(found: Mapping[str, Any]) -> str:
+    said = (
+        f"The joint run's best success is {percent(found['joint_best'])} ({interval(found['joint_ci95'])}), "
+        f"after {found['joint_steps']} steps with clouds. APPF "
+    )
+    if found["appf_steps"]:
+        share = "at most" if found["met"] else "more than"
+        said += f"reaches it after {found['appf_steps']}, {share} a third of these"
+    else:
+        said += "never reaches it"
+    within = found["within"]
+    if within is None:
+        return f"{said}; it was not measured within a third."
+    low, high = (100 * value for value in within["difference_ci95"])
+    return (
+        f"{said}; after {within['steps']}, within a third, it succeeds in {percent(within['success_rate'])} "
+        f"({interval(within['ci95'])}), {100 * within['difference']:+.0f} points ({low:+.0f} to {high:+.0f})."
+    )
+
+
+def _success_section(
+    args: argparse.Namespace, along: Mapping[str, Mapping[int, rows.Row]], ik: rows.Row,
+    found: Mapping[str, Any], compared: Sequence[dict[str, Any]],
+) -> Section:  # fmt: skip
+    """Success against steps with clouds, a line a training."""
+    steps = list(along["appf"])
+    labels = [str(at) for at in steps]
+    series = {name: [rate_of(some[at]) for at in steps] for name, some in along.items()}
+    series["ik"] = [rate_of(ik)] * len(steps)
+    figure = plots.sweep(labels, series, "steps with clouds", places=steps)
+    return Section(
+        "Success against steps with clouds",
+        f"Suite {args.suite or 'mid'}, {ik['episodes']} episodes a row, demonstrator's waypoints, off by 2 "
+        f"cm and 10 degrees (one sigma). {_success_words(found)} The joint run's best is the best of "
+        f"{len(steps)} measurements, which favours it a little.",
+        tables=(sweep_table([f"{at} steps" for at in labels], series, {}), rows.difference_table(compared)),
+        plots=(Plot(figure, "Success with 95% intervals (Wilson); ik does not learn."),),
     )
 
 
@@ -239,10 +365,13 @@ def _origins(args: argparse.Namespace, folders: Mapping[str, Path]) -> dict[str,
         truth; "chunk", the contact that the chunk aims at beside the truth; "denoiser", the two beside one
         another.
     """
+    import torch
+
     from bridgevla_ros.expert import checkpoint
     from bridgevla_ros.training import expert_metrics
     from bridgevla_ros.training.data_corruption import Recipe
 
+    torch.set_num_threads(1)  # the network is small: on a busy machine more wait for one another
     held_out = _held_out(args.bank)
     return {
         name: expert_metrics.origins(checkpoint.load(folder / "checkpoint"), held_out, Recipe())
@@ -286,35 +415,22 @@ def steps_to_match(curves: Mapping[str, Sequence[dict[str, Any]]], metric: str) 
 
 
 def _rollouts(
-    args: argparse.Namespace, made: dict[str, Any], folders: Mapping[str, Path], episodes: int
+    args: argparse.Namespace, made: dict[str, Any], checkpoints: Mapping[str, Path], episodes: int
 ) -> list[rows.Row]:
-    """A row a checkpoint, and ik: the same seeds, demonstrator's waypoints, off."""
+    """A row a checkpoint's folder, and ik: the same seeds, demonstrator's waypoints, off."""
     suite = args.suite or "mid"
     common: dict[str, Any] = {"guidance": "oracle", "guidance_noise": GUIDANCE_NOISE}
     wanted = [
         rows.RowSpec(
             name,
-            tuple(
-                specs_for(
-                    suite, args.seed, episodes, policy="expert", weights=str(folder / "checkpoint"), **common
-                )
-            ),
+            tuple(specs_for(suite, args.seed, episodes, policy="expert", weights=str(folder), **common)),
         )
-        for name, folder in folders.items()
+        for name, folder in checkpoints.items()
     ]
     wanted.append(rows.RowSpec("ik", tuple(specs_for(suite, args.seed, episodes, policy="ik", **common))))
-    hashes = {name: rows.weights_sha256(str(f / "checkpoint"))[:16] for name, f in folders.items()}
+    hashes = {name: rows.weights_sha256(str(folder))[:16] for name, folder in checkpoints.items()}
     made["expert weights"] = ", ".join(f"{name} {sha}" for name, sha in hashes.items())
     return run_kept(args, made, wanted)
-
-
-def _row_sections(filled: Sequence[rows.Row], title: str) -> tuple[Section, ...]:
-    figure = plots.success({"all": {row["name"]: rate_of(row) for row in filled}})
-    text = "Demonstrator's waypoints, off by 2 cm and 10 degrees (one sigma)."
-    compared = rows.difference_table(rows.differences(filled))
-    return (
-        Section(title, text, (rows.table(filled), compared), (Plot(figure, "Success with 95% intervals."),)),
-    )
 
 
 # -- noise scale -----------------------------------------------------------------------------------
@@ -334,7 +450,8 @@ def noise_scale(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     folders = run_trainings(
         args, [Training(f"{scale:.2f}", ("--noise-scale", f"{scale / 0.10:g}")) for scale in SCALES]
     )
-    filled = _rollouts(args, made, folders, args.episodes or 30)
+    ends = {name: folder / "checkpoint" for name, folder in folders.items()}
+    filled = _rollouts(args, made, ends, args.episodes or 30)
     by_name = {row["name"]: row for row in filled}
     suite = args.suite or "mid"
     labels = [f"{scale:.2f}\n({100 * scale * NOISE_UNIT:g} cm)" for scale in SCALES]
@@ -379,12 +496,16 @@ BINS = 8
 
 
 def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
-    """Spread of K samples against error, on frames of scenes that were not trained on."""
+    """Spread as published against error of what is executed, on scenes that were not trained on."""
     _need_bank(args.bank)
+    import torch
+
     from bridgevla_ros.expert import checkpoint
+    from bridgevla_ros.expert.config import ExpertConfig
     from bridgevla_ros.training import expert_metrics
     from bridgevla_ros.training.data_corruption import Recipe
 
+    torch.set_num_threads(1)  # the network is small: on a busy machine more wait for one another
     held_out = _held_out(args.bank)
     points = expert_metrics.calibration(checkpoint.load(args.weights), held_out, Recipe())
     found = summarise_calibration(points)
@@ -412,15 +533,20 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     sections = (
         Section(
             "Spread against error",
-            "Spread: root mean square distance of 16 samples of a chunk from their mean, as published with "
-            "each "
-            "chunk. Error: horizontal, of their mean at the contact. Guidance is off as in training.",
+            f"As the policy runs: {ExpertConfig().samples} samples a chunk. Spread: what is published with "
+            "the chunk (correction_sigma), the root mean square over its steps of what the samples differ by "
+            "and of what the cloud's points, each of which votes for a contact, differ by. Error: at the "
+            "contact, horizontal, of the sample that is executed, the medoid. Guidance errs as in training.",
             tables=(Table(header, lines),),
             plots=(Plot(figure, "Each dot a held-out view; the line joins medians of bins of equal count."),),
         ),
     )
     return Found(
-        "Does the spread of samples tell the error?", verdict, {**found, "points": points}, sections, figure
+        "Does the published spread tell the error?",
+        verdict,
+        {"samples": ExpertConfig().samples, **found, "points": points},
+        sections,
+        figure,
     )
 
 

@@ -1,11 +1,11 @@
 """``bridgevla experiment NAME``: the paper's experiments on our suites, each one command with table and plot.
 
 depth-noise    noise on each depth pixel: 0, 1, 10, 50 cm
-looks          textures, light and camera that nothing was trained on
+looks          other textures, light and cameras, one of these beyond what was trained on
 sparse-depth   few depth pixels, and poor ones
 noise-scale    experts trained with goal noise of scale 0, .05, .10, .20, .50
 appf           trajectories first, then clouds, against both together
-calibration    does the spread of an expert's samples tell its error?
+calibration    does the spread that an expert publishes tell its error?
 forgetting     what fine-tuning a vision-language model brings, and what it forgets
 
 The paper's figures are of RoboTwin, ours of our own simulated cell: curves may be compared, levels may not.
@@ -54,6 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--steps", type=int, default=600, help="with clouds (default: %(default)s)")
     training.add_argument(
         "--stage1-steps", type=int, default=300, help="without clouds, before (default: %(default)s)"
+    )
+    training.add_argument(
+        "--checkpoints",
+        type=int,
+        nargs="+",
+        default=[1, 2, 3, 6],
+        choices=range(1, 7),
+        metavar="SIXTH",
+        help="appf: sixths of --steps after which success is measured (default: 1 2 3 6)",
     )
     experiment_forgetting.add_arguments(parser)
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the plot here")

@@ -31,14 +31,15 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bridgevla_ros.console import wide_console
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointPlan
+from bridgevla_ros.evaluation import plots, rows
 from bridgevla_ros.evaluation.gate_faults import FAULTS, Case, Faulty
 from bridgevla_ros.evaluation.options import write_json
-from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.evaluation.report import Plot, Report, Section, Table, write
+from bridgevla_ros.evaluation.stats import interval, percent, wilson_interval
 from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.evaluation.wording import instruct
 from bridgevla_ros.planner.answers import Anchor, Anchors, LocalWaypoint
@@ -105,7 +106,8 @@ def run_gate(episodes: int, seed: int, semantic_limit: float | None = None) -> d
 
     Returns:
         ``stopped`` (share of faulty plans refused), ``ci95``, ``refused`` (share of good plans refused),
-        ``by_fault``, ``codes``, and ``misses``: what went wrong, scene by scene.
+        ``by_fault``, ``codes``, ``model_sha256`` (of the eyes; empty without) and ``misses``: what went
+        wrong, scene by scene.
     """
     started = time.monotonic()
     config = PlannerConfig()
@@ -141,6 +143,7 @@ def run_gate(episodes: int, seed: int, semantic_limit: float | None = None) -> d
         "episodes": episodes,
         "seed": seed,
         "semantic_limit": config.semantic_limit,
+        "model_sha256": bench.sha256,
         "misses": misses,
         "seconds": time.monotonic() - started,
     }
@@ -151,15 +154,21 @@ class _Bench:
 
     Args:
         config: Of the gate.
+
+    Attributes:
+        sha256: Of the eyes' weights; empty where nothing looks.
     """
+
+    sha256 = ""
 
     def __init__(self, config: PlannerConfig) -> None:
         self.world, self._given = World(), GivenAnchors()
         self._geometric = dataclasses.replace(config, semantic_limit=0.0)
         self._planner = Planner(self._geometric, backend=self._given, arm=ArmModel.load())
         if config.semantic_limit > 0.0:
-            eyes = EmbeddedBackend(PlannerConfig()).eyes
-            self._planner.witness = Witness(eyes, config.semantic_limit)
+            backend = EmbeddedBackend(PlannerConfig())
+            self._planner.witness = Witness(backend.eyes, config.semantic_limit)
+            self.sha256 = backend.sha256
 
     def truth(self, case: Case) -> Anchors:
         """Where the named things are."""
@@ -206,23 +215,55 @@ def _named(anchors: Anchors) -> Anchors:
 
 
 def run(args: argparse.Namespace) -> int:
-    """``bridgevla eval --suite gate``."""
-    from rich.table import Table
-
+    """``bridgevla eval --suite gate``: table, figures, report; returns 0."""
+    made = rows.provenance()
     result = run_gate(args.episodes, args.seed)
-    table = Table("plans", "tried", "refused", "by code")
-    good = result["codes"]["good"]
-    table.add_row("good", str(result["plans"]), f"{result['refused']:.1%}", _text(good))
-    for name, counts in result["by_fault"].items():
-        share = counts["stopped"] / max(counts["tried"], 1)
-        table.add_row(name, str(counts["tried"]), f"{share:.1%}", _text(result["codes"][name]))
-    low_end, high_end = result["ci95"]
-    table.add_row(
-        "all faults", str(result["faulty"]), f"{result['stopped']:.1%} ({low_end:.0%}-{high_end:.0%})", ""
-    )
-    wide_console().print(table)
-    write_json(args.json, result)
+    made["planner weights"] = result["model_sha256"][:16] or "none"
+    rows.print_tables([table(result)])
+    write_json(args.json, {"made": made} | result)
+    if args.report is not None:
+        write(args.report, report(result, made))
+        print(f"report: {args.report}")
     return 0
+
+
+def table(result: dict[str, Any]) -> Table:
+    """A line for good plans, one a fault, and one for all faults."""
+
+    def line(name: str, tried: int, refused: int, codes: dict[str, int]) -> tuple[str, ...]:
+        ci = wilson_interval(refused, tried)
+        return name, str(tried), percent(refused / max(tried, 1)), interval(ci), _text(codes)
+
+    codes, faults = result["codes"], result["by_fault"]
+    lines = [line("good", result["plans"], result["plans"] - codes["good"].get("NONE", 0), codes["good"])]
+    lines += [line(name, n["tried"], n["stopped"], codes[name]) for name, n in faults.items()]
+    lines.append(line("all faults", result["faulty"], sum(n["stopped"] for n in faults.values()), {}))
+    return Table(("plans", "tried", "refused", "95% interval", "by code"), tuple(lines), "Intervals: Wilson.")
+
+
+def report(result: dict[str, Any], made: dict[str, Any]) -> Report:
+    """The table, a bar a fault, and what went wrong."""
+    shares = {name: 100 * n["stopped"] / n["tried"] for name, n in result["by_fault"].items() if n["tried"]}
+    bars = plots.bars({"good": 100 * result["refused"]} | shares, "plans refused, %")
+    sections = [
+        Section(
+            "Plans refused",
+            "Each scene is planned with anchors from the simulator's truth, and once more with one fault.",
+            (table(result),),
+            (Plot(bars, "Share of the plans that were refused, by fault; of good ones, none should be."),),
+        )
+    ]
+    if result["misses"]:
+        lines = tuple((str(m["seed"]), m["plan"], m["words"], m["said"]) for m in result["misses"])
+        missed = Table(("seed", "plan", "instruction", "what was said"), lines)
+        sections.append(Section("Good plans refused, wrong ones passed", tables=(missed,)))
+    stopped = sum(n["stopped"] for n in result["by_fault"].values())
+    refused = result["plans"] - result["codes"]["good"].get("NONE", 0)
+    verdict = (
+        f"{stopped} of {result['faulty']} wrong plans stopped ({interval(result['ci95'])}); {refused} of "
+        f"{result['plans']} good ones refused ({interval(result['refused_ci95'])})."
+    )
+    return Report("Suite gate", verdict, made, tuple(sections))
 
 
 def _text(codes: dict[str, int]) -> str:

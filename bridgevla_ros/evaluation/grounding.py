@@ -21,13 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bridgevla_ros.core import resources
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.types import RgbdFrame
+from bridgevla_ros.evaluation import plots, rows
 from bridgevla_ros.evaluation.grounding_done import run_done
 from bridgevla_ros.evaluation.grounding_pairs import pairs_of
 from bridgevla_ros.evaluation.grounding_pairs import run as run_pairs
 from bridgevla_ros.evaluation.grounding_places import run_places
-from bridgevla_ros.evaluation.grounding_rows import print_table, progress_bar, run_families, run_waypoints
+from bridgevla_ros.evaluation.grounding_rows import progress_bar, run_families, run_waypoints, table_of
 from bridgevla_ros.evaluation.options import write_json
-from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.evaluation.report import Plot, Report, Section, Table, write
+from bridgevla_ros.evaluation.stats import interval, percent, wilson_interval
 from bridgevla_ros.evaluation.wording import DEFAULT_WORDINGS, fill, read_wordings, words_for
 from bridgevla_ros.planner.backends import Backend, make_backend
 from bridgevla_ros.planner.config import PlannerConfig
@@ -215,26 +217,25 @@ def _miss(
     }
 
 
-def print_rows(result: dict[str, Any]) -> None:
-    """The families as a table, and whole plans below it."""
-    if "families" not in result:
-        return
-    print_table(result["families"])
-    points = result["waypoints"]
-    error, cost = points["all_m"], points["plan_cpu_s"]
-    if error:
-        print(
+def whole_words(result: dict[str, Any]) -> list[str]:
+    """Lines about whole plans, and about steps that are done; empty where neither was run."""
+    said = []
+    points = result.get("waypoints", {})
+    if error := points.get("all_m"):
+        cost = points["plan_cpu_s"]
+        said.append(
             f"contacts: median {1000 * error['median']:.1f} mm, p95 {1000 * error['p95']:.1f} mm of "
             f"{points['planned']} plans; a plan takes {1000 * cost['median']:.0f} ms of one core "
             f"(p95 {1000 * cost['p95']:.0f})"
         )
-    done = result["done"]
-    if done["not_done"] and done["done"]:
+    done = result.get("done", {})
+    if done.get("not_done") and done["done"]:
         shares = [100 * done[name]["rate"] for name in ("false_done", "false_not_done", "done_unseen")]
-        print(
+        said.append(
             f"done: {shares[0]:.1f}% of {done['not_done']} steps that were not done were called done; of "
             f"{done['done']} that were, {shares[1]:.1f}% were called not done, {shares[2]:.1f}% were not seen"
         )
+    return said
 
 
 def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
@@ -252,27 +253,79 @@ def run_rest(args: argparse.Namespace, backend: Backend) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the suite, or its pairs alone, and print the figures; returns 0.
+    """Run the suite, or its pairs alone: figures, tables, report; returns 0.
 
     Raises:
         BridgeError: BAD_INPUT, MODEL_ERROR: a bad option, no such checkpoint.
     """
     weights = str(args.planner_weights or "")
     backend = make_backend(PlannerConfig(backend=args.planner, weights=weights))
+    made = rows.provenance() | {"planner weights": backend.sha256[:16] or "none"}
     if args.pairs is not None:
-        pairs = pairs_of(args.pairs, weights)
-        write_json(args.json, run_pairs(backend, pairs, args.seed, args.episodes))
-        return 0
-    result = run_grounding(args, backend)
-    if backend.name == "embedded":
-        result |= run_rest(args, backend)
-    low, high = result["ci95"]
-    print(
-        f"grounding: {100 * result['success_rate']:.1f}% right ({100 * low:.1f}..{100 * high:.1f}) of "
-        f"{result['episodes']}; false refusals {100 * result['false_refusals']:.1f}%, absent refused "
-        f"{100 * result['absent_refused']:.1f}%, role-swapped pairs {100 * result['role_swap']:.1f}%; "
-        f"failures {result['failures']}; {result['seconds']} s"
-    )
-    print_rows(result)
-    write_json(args.json, result)
+        result = run_pairs(backend, pairs_of(args.pairs, weights), args.seed, args.episodes)
+        verdict = "; ".join(
+            f"{name} {percent(row['rate'])} ({interval(row['ci95'])})" for name, row in result["rows"].items()
+        )
+        sections: tuple[Section, ...] = (_row_section("Pairs of colour and kind", "", result["rows"]),)
+    else:
+        result = run_grounding(args, backend)
+        if backend.name == "embedded":
+            result |= run_rest(args, backend)
+        verdict = summary(result)
+        print(f"grounding: {verdict}; failures {result['failures']}; {result['seconds']} s")
+        if "families" in result:
+            rows.print_tables([table_of(result["families"])])
+        for line in whole_words(result):
+            print(line)
+        sections = report_sections(result)
+    write_json(args.json, {"made": made} | result)
+    if args.report is not None:
+        write(args.report, Report("Suite grounding", f"{verdict}.", made, sections))
+        print(f"report: {args.report}")
     return 0
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The figures of the wordings in a line."""
+    low, high = result["ci95"]
+    return (
+        f"{100 * result['success_rate']:.1f}% right ({100 * low:.1f}..{100 * high:.1f}) of "
+        f"{result['episodes']}; false refusals {100 * result['false_refusals']:.1f}%, absent refused "
+        f"{100 * result['absent_refused']:.1f}%, role-swapped pairs {100 * result['role_swap']:.1f}%"
+    )
+
+
+def report_sections(result: dict[str, Any]) -> tuple[Section, ...]:
+    """Wordings, families, whole plans, and what went wrong."""
+    wordings = tuple(
+        (text, percent(right / asked), interval(wilson_interval(right, asked)), str(asked))
+        for text, (right, asked) in result["by_template"].items()
+    )
+    sections = [
+        Section(
+            "Wordings",
+            f"Words: {result['words']}. Right is an answer with each anchor on the thing that was named.",
+            (Table(("wording", "right", "95% interval", "of"), wordings, "Intervals: Wilson."),),
+        )
+    ]
+    if "families" in result:
+        text = ". ".join(whole_words(result))
+        sections.append(_row_section("Families, and whole plans", text, result["families"]))
+    if result["misses"]:
+        lines = tuple(
+            (str(m["seed"]), m["instruction"], _said(m["wanted"]), _said(m["answered"]))
+            for m in result["misses"]
+        )
+        missed = Table(("seed", "instruction", "wanted", "answered"), lines)
+        sections.append(Section("Wrong answers to the wordings", tables=(missed,)))
+    return tuple(sections)
+
+
+def _row_section(title: str, text: str, found: dict[str, dict[str, Any]]) -> Section:
+    rates = {name: (row["rate"], *row["ci95"]) for name, row in found.items() if row["asked"]}
+    drawn = (Plot(plots.success({"": rates}), "Right answers with 95% intervals."),) if rates else ()
+    return Section(title, text, (table_of(found),), drawn)
+
+
+def _said(answer: str | list[str]) -> str:
+    return answer if isinstance(answer, str) else ", ".join(answer)

@@ -16,7 +16,8 @@ import numpy as np
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.evaluation.grounding_families import Question, said
-from bridgevla_ros.evaluation.grounding_rows import Report, Row, Stage, answer, print_table, progress_bar
+from bridgevla_ros.evaluation.grounding_rows import Report, Row, Stage, answer, progress_bar, table_of
+from bridgevla_ros.evaluation.rows import print_tables
 from bridgevla_ros.planner.backends import Backend
 from bridgevla_ros.simulation.lookalikes import with_colour
 from bridgevla_ros.simulation.scene import COLOURS, MOVABLE, PLACES, SceneSpec
@@ -165,7 +166,7 @@ def run(backend: Backend, pairs: tuple[Pair, ...], seed: int, episodes: int) -> 
     """``run_pairs`` with a progress bar and its table."""
     with progress_bar() as report:
         rows = run_pairs(backend, pairs, seed, episodes, report)
-    print_table(rows)
+    print_tables([table_of(rows)])
     return {
         "suite": "grounding",
         "planner": backend.name,

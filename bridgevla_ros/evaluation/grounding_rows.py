@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from bridgevla_ros.console import wide_console
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.types import PlanRequest, RgbdFrame, WaypointKind
 from bridgevla_ros.evaluation.grounding_families import FAMILIES, Question, plain, tidy
-from bridgevla_ros.evaluation.stats import wilson_interval
+from bridgevla_ros.evaluation.report import Table
+from bridgevla_ros.evaluation.stats import interval, wilson_interval
 from bridgevla_ros.planner.agenda import Agenda
 from bridgevla_ros.planner.answers import Anchors
 from bridgevla_ros.planner.backends import Backend
@@ -48,15 +47,14 @@ def progress_bar() -> Iterator[Report]:
         yield report
 
 
-def print_table(rows: dict[str, dict[str, Any]]) -> None:
-    """Rows as ``Row.as_json`` gives them."""
-    table = Table("row", "right", "95%", "of", "wrongly refused", "what is asked")
+def table_of(rows: dict[str, dict[str, Any]]) -> Table:
+    """A line a row; rows as ``Row.as_json`` gives them."""
+    lines = []
     for name, row in rows.items():
-        low, high = row["ci95"]
         refused = "" if name.endswith("absent") else str(sum(row["wrongly_refused"].values()))
-        interval = f"{100 * low:.0f}-{100 * high:.0f}"
-        table.add_row(name, f"{100 * row['rate']:.1f}%", interval, str(row["asked"]), refused, row["about"])
-    wide_console().print(table)
+        share, ci = f"{100 * row['rate']:.1f}%", interval(row["ci95"])
+        lines.append((name, share, ci, str(row["asked"]), refused, str(row["about"])))
+    return Table(("row", "right", "95% interval", "of", "wrongly refused", "what is asked"), tuple(lines))
 
 
 @dataclass

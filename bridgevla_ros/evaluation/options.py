@@ -8,21 +8,31 @@ from pathlib import Path
 from typing import Any
 
 POLICIES = ("expert", "ik", "snap")
+EXPERT_ALONE = ("main", "named", "black", "grounding", "gate")
+"""Suites that ask what the whole does; all others compare policies, unless one is named."""
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that suites, probe and experiments share."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a report as one HTML file")
-    parser.add_argument("--pictures", type=int, default=3, help="episodes drawn in the report (default: 3)")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=3,
+        help="episodes drawn in the report, of suites that have any (default: 3)",
+    )
     parser.add_argument(
         "--resume", action="store_true", help="go on from what an earlier run with the same --json left"
     )
 
 
 def policies_of(args: argparse.Namespace) -> tuple[str, ...]:
-    """The policies that are asked for; all means every row."""
-    return POLICIES if args.policy == "all" else tuple(dict.fromkeys(args.policy.split(",")))
+    """The policies that are asked for; all means every row, None what the suite or the probe is for."""
+    policy = args.policy
+    if policy is None:
+        policy = "expert" if args.probe is not None or args.suite in EXPERT_ALONE else "all"
+    return POLICIES if policy == "all" else tuple(dict.fromkeys(policy.split(",")))
 
 
 def weights_of(args: argparse.Namespace) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ An episode repeats bit for bit, so it is run again to be drawn, and nothing heav
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,10 @@ from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import CameraIntrinsics, RgbdFrame
 from bridgevla_ros.evaluation.episode import draw_episode, judge_episode, make_graph
 from bridgevla_ros.evaluation.report import Picture
-from bridgevla_ros.evaluation.spec import EpisodeSpec
+from bridgevla_ros.evaluation.robosuite import episode as robosuite
+from bridgevla_ros.evaluation.robosuite.tasks import TASKS
+from bridgevla_ros.evaluation.rollout import EpisodeTrace, Graph
+from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.planner.draw import annotate
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.world import World
@@ -46,24 +51,36 @@ def draw_path(
 
 def picture(spec: EpisodeSpec) -> Picture:
     """Run an episode again and draw it: before on the left, after on the right."""
+    if spec.suite == robosuite.SUITE:
+        setup, cell = TASKS[robosuite.NAMES[spec.variant]], robosuite.new_cell()
+        cell.reset(setup, spec.seed)
+        graph = robosuite.make_graph(spec, cell, setup)
+        return drawn(spec, graph, setup.instruction, lambda t: robosuite.judge_episode(spec, setup, cell, t))
     world = World(SimConfig())
     try:
         episode = draw_episode(spec, world)
         graph = make_graph(spec, world, episode)
-        shown: list[RgbdFrame] = []
-        inner = graph.frame_filter
-
-        def look(frame: RgbdFrame) -> RgbdFrame:
-            frame = frame if inner is None else inner(frame)
-            shown[1:] = [frame]  # the first and the last
-            return frame
-
-        graph.frame_filter, graph.blind = look, False
-        trace = graph.run(episode.instruction)
-        result = judge_episode(spec, world, episode, trace)
-        T_base_camera = world.T_base_camera
+        return drawn(spec, graph, episode.instruction, lambda t: judge_episode(spec, world, episode, t))
     finally:
         world.close()
+
+
+def drawn(
+    spec: EpisodeSpec, graph: Graph, instruction: str, judge: Callable[[EpisodeTrace], EpisodeResult]
+) -> Picture:
+    """Run a graph that has not run yet, and draw it."""
+    shown: list[RgbdFrame] = []
+    inner = graph.frame_filter
+
+    def look(frame: RgbdFrame) -> RgbdFrame:
+        frame = frame if inner is None else inner(frame)
+        shown[1:] = [frame]  # the first and the last
+        return frame
+
+    graph.frame_filter, graph.blind = look, False
+    trace = graph.run(instruction)
+    result = judge(trace)
+    T_base_camera = graph.world.T_base_camera
     first, last = shown[0], shown[-1]
     made = {g.plan_id: g for g in trace.guidances if g.code is ErrorCode.NONE}
     followed = [p for p in trace.plans if p.plan_id in made]

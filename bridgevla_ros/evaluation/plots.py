@@ -107,14 +107,24 @@ def sweep(
     series: Mapping[str, Sequence[Rate | None]],
     xlabel: str,
     reference: Mapping[str, Sequence[float | None]] | None = None,
+    places: Sequence[float] | None = None,
 ) -> Figure:
-    """Success over settings: a line a series with its interval; references dashed and pale."""
+    """Success over settings: a line a series with its interval; references dashed and pale.
+
+    Args:
+        labels: Of the settings.
+        series: Name -> a rate a setting.
+        xlabel: Of the axis.
+        reference: Name -> a rate a setting, without intervals.
+        places: Of the settings on the axis; by default side by side.
+    """
     figure, (ax,) = _canvas(8.6, 4.4)
-    at = np.arange(len(labels))
+    at = np.arange(len(labels), dtype=float) if places is None else np.array(places, float)
+    gap = float(np.ptp(at)) / max(len(at) - 1, 1)
     for i, (name, rates) in enumerate(series.items()):
         known = [k for k, rate in enumerate(rates) if rate is not None]
         values = 100 * np.array([rates[k] for k in known], float).reshape(-1, 3)
-        nudge = 0.05 * (i - (len(series) - 1) / 2)
+        nudge = 0.05 * gap * (i - (len(series) - 1) / 2)
         x, shade = at[known] + nudge, colour(name, i)
         ax.plot(x, values[:, 0], "o-", color=shade, lw=2, ms=7, label=name)
         ax.vlines(x, values[:, 1], values[:, 2], color=shade, lw=4, alpha=0.3)
@@ -187,7 +197,7 @@ def calibration(bins: Sequence[Mapping[str, Any]], spread: Array, error: Array) 
     ax.plot(
         x, [b["error_mm"] for b in bins], "o-", color=INK, lw=1.8, ms=6, label="median of a bin, 10 to 90%"
     )
-    ax.set_xlabel("spread of the samples, mm", color=DIM)
+    ax.set_xlabel("spread as published, mm", color=DIM)
     ax.set_ylabel("error at the contact, mm", color=DIM)
     ax.set_xlim(left=0)
     ax.set_ylim(0, 1.3 * float(np.quantile(error, 0.98)) if len(error) else 1.0)

@@ -17,7 +17,8 @@ class EpisodeSpec:
         planner: Planner backend.
         guidance: "planner", or "oracle": waypoints from the demonstrator's truth.
         weights: Folder of the expert's checkpoint; empty for the one that ships.
-        guidance_noise: (metres, degrees), standard deviations of an error added once to each plan.
+        guidance_noise: (metres, degrees), standard deviations of an error drawn anew for each plan, the same
+            for all its waypoints.
         depth_noise: Metres, standard deviation of noise added to each depth pixel.
         look: Key of ``conditions.LOOKS``.
         depth_keep, depth_scale: See ``conditions.frame_filter``.

@@ -110,7 +110,7 @@ def slope(
 def percent(rate: float) -> str:
     """E.g. "83%"; "99.5%" is not rounded to all, nor "0.4%" to none."""
     all_or_none = rate in (0.0, 1.0)
-    return f"{100 * rate:.{0 if all_or_none or 0.005 <= rate < 0.995 else 1}f}%"
+    return f"{100 * rate:.{0 if all_or_none or 0.005 < rate < 0.995 else 1}f}%"
 
 
 def interval(ci: Sequence[float]) -> str:

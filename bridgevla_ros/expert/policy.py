@@ -54,6 +54,12 @@ def disagreement(position: Array, dissent: float, gains: Array) -> float:
     return float(np.sqrt(np.mean(drawn + (gains * dissent) ** 2)))
 
 
+def medoid(position: Array) -> int:
+    """The sample of (S, H, 3) metres that is nearest to the others: what is executed."""
+    apart = np.linalg.norm(position[:, None] - position[None], axis=-1).mean(axis=-1)
+    return int(apart.sum(axis=1).argmin())
+
+
 class SnapPolicy(FollowPolicy):
     """Baseline ``snap``: shift the spline to the nearest cluster of the local cloud, then follow."""
 
@@ -198,8 +204,7 @@ class LearnedPolicy(FollowPolicy):
         check_output(action, self.source)
         shaped = action.reshape(-1, model.horizon, model.action_dim)
         position, rotvec, widths = features.decode_action(shaped, model)
-        apart = np.linalg.norm(position[:, None] - position[None], axis=-1).mean(axis=-1)
-        best = int(apart.sum(axis=1).argmin())
+        best = medoid(position)
         sigma = disagreement(position, float(dissent[0]) * model.position_limit, scene.gains)
         frame = contact.T_base_local
         position[best, :, 2] = np.maximum(position[best, :, 2], -self.config.max_descent)

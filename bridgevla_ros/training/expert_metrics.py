@@ -22,7 +22,7 @@ from bridgevla_ros.expert.config import ExpertConfig, ModelConfig
 from bridgevla_ros.expert.diffusion import ddim_steps
 from bridgevla_ros.expert.model import ExpertModel
 from bridgevla_ros.expert.model import Sampler as Network
-from bridgevla_ros.expert.policy import SnapPolicy, disagreement
+from bridgevla_ros.expert.policy import SnapPolicy, disagreement, medoid
 from bridgevla_ros.expert.runtime_torch import build
 from bridgevla_ros.training.data_bank import Bank
 from bridgevla_ros.training.episodes_sampling import Batch, GuidanceLibrary, Recipe, Sampler
@@ -203,15 +203,16 @@ def measure(
 
 
 def calibration(
-    checkpoint: Checkpoint, bank: Bank, recipe: Recipe, samples: int = 16, size: int = 400, seed: int = 0
+    checkpoint: Checkpoint, bank: Bank, recipe: Recipe, size: int = 400, seed: int = 0
 ) -> list[dict[str, float]]:
-    """Does disagreement of samples tell the error? One row for each held-out observation.
+    """Does the spread tell the error? As the policy runs by default; one row for each held-out observation.
 
     Returns:
         ``spread_mm``: as the running policy publishes it (correction_sigma, ``policy.disagreement``);
-        ``error_mm``: of the samples' mean at the contact, horizontal.
+        ``error_mm``: at the contact, horizontal, of the sample that it executes.
     """
-    model, net = checkpoint.config, build(checkpoint, ExpertConfig().denoising_steps)
+    config = ExpertConfig()
+    model, net, samples = checkpoint.config, build(checkpoint, config.denoising_steps), config.samples
     held = HeldOut(bank, recipe, model, size, seed)
     rng = np.random.default_rng([seed, 0xCA])
     rows = []
@@ -225,7 +226,7 @@ def calibration(
             shaped = action.numpy().reshape(samples, model.horizon, model.action_dim)
             moved, _, _ = features.decode_action(shaped, model)
             truth = batch.contact[b, :2].astype(np.float64) * model.position_limit
-            away = moved.mean(axis=0)[-1, :2] / gains[b, -1] - truth
+            away = moved[medoid(moved), -1, :2] / gains[b, -1] - truth
             votes = float(dissent[0]) * model.position_limit
             spread = disagreement(moved, votes, gains[b])
             rows.append({"spread_mm": _milli(spread), "error_mm": _milli(np.linalg.norm(away))})

@@ -94,7 +94,8 @@ def make_graph(spec: EpisodeSpec, cell: RobosuiteCell, setup: TaskSetup) -> Grap
         planner = OraclePlanner(cell, setup.name, arm)
     else:
         planner = _embedded(setup.name)
-    noise = np.random.default_rng([spec.seed, spec.variant, 0x401])
+    # One generator each, as in our own cell: what the plans get does not hang on how many images were seen.
+    noise, grain = (np.random.default_rng([spec.seed, spec.variant, key]) for key in (0x401, 0x402))
     return Graph(
         cell,
         arm,
@@ -109,8 +110,8 @@ def make_graph(spec: EpisodeSpec, cell: RobosuiteCell, setup: TaskSetup) -> Grap
         ),
         TaskMachine(TaskConfig(done_by="gripper" if spec.guidance == "oracle" else "depth"), seed=spec.seed),
         plan_filter=PlanNoise(*spec.guidance_noise, noise) if any(spec.guidance_noise) else None,
-        frame_filter=DepthNoise(spec.depth_noise, noise) if spec.depth_noise else None,
-        blind=spec.guidance == "oracle" and spec.policy == "ik",
+        frame_filter=DepthNoise(spec.depth_noise, grain) if spec.depth_noise else None,
+        blind=spec.guidance == "oracle" and spec.policy == "ik" and not spec.depth_noise,
         seed=spec.seed,
     )
 
