@@ -73,6 +73,20 @@ def test_the_unrolled_loop_is_the_schedulers(prediction: str, count: int) -> Non
     assert float((ours - theirs).abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("prediction", ["sample", "epsilon"])
+def test_what_the_body_adds_nothing_to_ends_at_the_skip(prediction: str) -> None:
+    """Both kinds of prediction begin where the product of contact and gain leads."""
+    config = dataclasses.replace(SMALL, prediction_type=prediction)
+    model = random_model(config)
+    for parameter in model.denoiser.body.parameters():
+        parameter.data.zero_()
+    prior, x = torch.rand(1, 160) - 0.5, torch.randn(3, 160)
+    with torch.no_grad():
+        for step in ddim_steps(config.train_timesteps, config.beta_schedule, 8):
+            x = model.step(x, torch.randn(1, 16), prior, step)
+    assert torch.allclose(x, prior.expand(3, -1), atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_with_weights_from_the_checkpoint_equals_torch(kind: str, tmp_path: Path) -> None:
     config = KINDS[kind]

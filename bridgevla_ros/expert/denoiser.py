@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bridgevla_ros.expert.config import ModelConfig
+from bridgevla_ros.expert.diffusion import alphas_cumprod
 from bridgevla_ros.expert.encoder import CONTACT_DIM
 from bridgevla_ros.expert.features import first_gain
 
@@ -131,13 +132,16 @@ class Denoiser(nn.Module):
         self.predicts_sample = config.prediction_type == "sample"
         frequencies = torch.exp(-math.log(1e4) * torch.arange(32) / 31)
         self.register_buffer("frequencies", frequencies, persistent=False)
+        kept = torch.tensor(alphas_cumprod(config.train_timesteps, config.beta_schedule), dtype=torch.float32)
+        self.register_buffer("kept", kept, persistent=False)
 
     def observe(self, features: Tensor, contact: Tensor, cloud_features: Tensor) -> tuple[Tensor, Tensor]:
         """What is the same for all denoising steps.
 
         The correction that step k should carry is, but for what the cloud's free features add, the
         product of the contact estimate and the step's gain. A product costs an MLP precision (about
-        2 mm here), so it is given; a linear skip from it to the sample starts at zero and is learned.
+        2 mm here), so it is given; a linear skip from it to the sample starts at zero and is learned. Who
+        predicts the noise is given the noise that would lead to that sample.
 
         Returns:
             (B, W) conditioning and (B, H * 10) skip.
@@ -153,4 +157,7 @@ class Denoiser(nn.Module):
         angle = timestep[:, None].to(x.dtype) * frequencies
         embedded = self.time(torch.cat([angle.sin(), angle.cos()], dim=-1))
         out: Tensor = self.body(x, nn.functional.silu(conditioning + embedded))
-        return out + prior if self.predicts_sample else out
+        if self.predicts_sample:
+            return out + prior
+        kept = self.get_buffer("kept")[timestep.long()][:, None]
+        return out + (x - kept.sqrt() * prior) / (1.0 - kept).sqrt()
