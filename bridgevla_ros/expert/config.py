@@ -130,7 +130,7 @@ class ModelConfig:
     denoiser: str = "mlp"
     point_widths: tuple[int, ...] = (64, 64, 96)
     heads: int = 16
-    supports: int = 0
+    supports: int = 16
     cloud_features: int = 64
     width: int = 256
     blocks: int = 4

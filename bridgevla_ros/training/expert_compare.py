@@ -27,16 +27,16 @@ from bridgevla_ros.training.data_bank import Bank
 from bridgevla_ros.training.episodes_sampling import GuidanceLibrary, Recipe, Sampler
 from bridgevla_ros.training.objective import Draws, Objective
 
-VOTE: dict[str, Any] = {"encoder": "vote", "point_widths": (64, 64, 128), "width": 256}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "vote, mlp 256": VOTE,
+    "vote with extent, mlp 256": {},
+    "vote, mlp 256": {"supports": 0},
     "keypoints, mlp 256": {"encoder": "keypoints", "point_widths": (64, 128, 256), "width": 256},
     "maxpool, mlp 256": {"encoder": "maxpool", "point_widths": (64, 128, 256), "width": 256},
-    "vote, unet 48": VOTE | {"denoiser": "unet", "width": 48},
-    "vote, mlp 256, epsilon": VOTE | {"prediction_type": "epsilon"},
-    "vote with extent, mlp 256": VOTE | {"supports": 16},
-    "vote, mlp 512": VOTE | {"width": 512},
+    "vote with extent, unet 48": {"denoiser": "unet", "width": 48},
+    "vote with extent, mlp 256, epsilon": {"prediction_type": "epsilon"},
+    "vote with extent, mlp 512": {"width": 512},
 }
+"""Name -> how it differs from the network that ships (``ModelConfig``)."""
 FIRST_SHARE = 0.15
 """Of the budget that stage 1 takes."""
 
