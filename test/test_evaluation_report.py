@@ -18,13 +18,13 @@ from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError
 from bridgevla_ros.evaluation import eval_command, plots, rows
 from bridgevla_ros.evaluation.conditions import LOOKS, change_look, frame_filter
-from bridgevla_ros.evaluation.experiment_sweeps import SWEEPS
-from bridgevla_ros.evaluation.experiment_trainings import (
+from bridgevla_ros.evaluation.experiment_appf import (
     checkpoint_steps,
     steps_to_match,
     success_to_match,
-    summarise_calibration,
 )
+from bridgevla_ros.evaluation.experiment_sweeps import SWEEPS
+from bridgevla_ros.evaluation.experiment_trainings import summarise_calibration
 from bridgevla_ros.evaluation.fleet import Journal, Piece, run_pieces
 from bridgevla_ros.evaluation.options import POLICIES, policies_of
 from bridgevla_ros.evaluation.report import Picture, Plot, Report, Section, Table, html

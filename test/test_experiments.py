@@ -14,7 +14,15 @@ import pytest
 
 from bridgevla_ros.cli import main
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
-from bridgevla_ros.evaluation import eval_command, experiment_trainings, experiments, gate, rows
+from bridgevla_ros.evaluation import (
+    eval_command,
+    experiment_appf,
+    experiment_trainings,
+    experiments,
+    gate,
+    rows,
+    trainings,
+)
 from bridgevla_ros.evaluation.gate_faults import FAULTS
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 
@@ -166,7 +174,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(p) + "\n" for p in curve) + '{"half')
     monkeypatch.setattr(rows, "weights_sha256", lambda folder="": "0123456789abcdef" * 4)
     parts = {"encoder": 4.04, "chunk": 5.44, "denoiser": 2.14}
-    monkeypatch.setattr(experiment_trainings, "_origins", lambda args, folders: dict.fromkeys(folders, parts))
+    monkeypatch.setattr(experiment_appf, "_origins", lambda args, folders: dict.fromkeys(folders, parts))
     return tmp_path
 
 
@@ -227,7 +235,7 @@ def test_a_training_keeps_a_checkpoint_of_each_sixth(tmp_path: Path, monkeypatch
         begun.append(command)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(experiment_trainings, "subprocess", SimpleNamespace(Popen=popen, STDOUT=0))
+    monkeypatch.setattr(trainings, "subprocess", SimpleNamespace(Popen=popen, STDOUT=0))
     words = ("appf", "--bank", str(tmp_path / "bank"), "--runs", str(tmp_path / "runs"), "--steps", "1000")
     with pytest.raises(KeyboardInterrupt):
         experiments.run(parsed(experiments, *words))
@@ -242,7 +250,7 @@ def test_a_training_that_fails_is_told_with_its_last_words(
 ) -> None:
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank" / "shard.npz").write_bytes(b"not an archive")
-    monkeypatch.setattr(experiment_trainings.sys, "executable", "/bin/false")
+    monkeypatch.setattr(trainings.sys, "executable", "/bin/false")
     assert (
         main(
             ["experiment", "appf", "--bank", str(tmp_path / "bank"), "--runs", str(tmp_path / "runs"), *QUICK]

@@ -21,7 +21,7 @@ from bridgevla_ros.core.transforms import Array, Transform
 from bridgevla_ros.core.types import RgbdFrame, WaypointPlan
 from bridgevla_ros.evaluation import conditions, wording
 from bridgevla_ros.evaluation.oracle import OraclePlanner
-from bridgevla_ros.evaluation.rollout import EpisodeTrace, FrameFilter, Graph, PlanFilter, SubgoalPlanner
+from bridgevla_ros.evaluation.rollout import EpisodeTrace, FrameFilter, Graph, SubgoalPlanner
 from bridgevla_ros.evaluation.spec import EpisodeResult, EpisodeSpec
 from bridgevla_ros.evaluation.truth import TruthBackend
 from bridgevla_ros.expert.config import ExpertConfig
@@ -102,6 +102,24 @@ class DepthNoise:
         """The frame with noisy depth."""
         noise = self.rng.normal(0.0, self.metres, frame.depth.shape).astype(np.float32)
         return dataclasses.replace(frame, depth=frame.depth + noise)
+
+
+def plan_noise(spec: EpisodeSpec) -> PlanNoise | None:
+    """The error of an episode's plans; None where guidance is right.
+
+    It and ``depth_noise`` draw from generators of their own: what plans get does not hang on how many images
+    were seen.
+    """
+    if not any(spec.guidance_noise):
+        return None
+    return PlanNoise(*spec.guidance_noise, np.random.default_rng([spec.seed, spec.variant, 0x401]))
+
+
+def depth_noise(spec: EpisodeSpec) -> DepthNoise | None:
+    """The noise on an episode's depth; None where there is none beside the sensor's faults."""
+    if not spec.depth_noise:
+        return None
+    return DepthNoise(spec.depth_noise, np.random.default_rng([spec.seed, spec.variant, 0x402]))
 
 
 def black(frame: RgbdFrame) -> RgbdFrame:
@@ -190,14 +208,8 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
         )
     else:
         planner = _embedded()
-    plan_filter: PlanFilter | None = None
-    if any(spec.guidance_noise):
-        rng = np.random.default_rng([spec.seed, spec.variant, 0x401])
-        plan_filter = PlanNoise(*spec.guidance_noise, rng)
-    filters: list[FrameFilter] = []
-    if spec.depth_noise:
-        rng = np.random.default_rng([spec.seed, spec.variant, 0x402])
-        filters.append(DepthNoise(spec.depth_noise, rng))
+    noisy = depth_noise(spec)
+    filters: list[FrameFilter] = [noisy] if noisy is not None else []
     poor = conditions.frame_filter(
         spec.depth_keep, spec.depth_scale, np.random.default_rng([spec.seed, 0xDE]), spec.seed
     )
@@ -215,7 +227,7 @@ def make_graph(spec: EpisodeSpec, world: World, episode: Episode) -> Graph:
         frame_filter=(lambda frame: functools.reduce(lambda f, change: change(f), filters, frame))
         if filters
         else None,
-        plan_filter=plan_filter,
+        plan_filter=plan_noise(spec),
         blind=oracle and spec.policy == "ik" and not filters,
         seed=spec.seed,
     )

@@ -230,17 +230,14 @@ def write_report(
     print(f"report: {args.report}")
 
 
-PAPER = {"short": 0.82, "mid": 0.77, "long": 0.60}
-"""Success of the paper's expert on RoboTwin's short, middle and long tasks (arXiv 2510.03896)."""
-
-
 def paper_sections(args: argparse.Namespace, rows: list[Any]) -> tuple[Any, ...]:
     """What the suite is not, and on which side of the paper's figure the expert's rate lies."""
+    from bridgevla_ros.evaluation import paper
     from bridgevla_ros.evaluation.report import Section
 
-    if args.suite not in PAPER:
+    if args.suite not in paper.SUCCESS:
         return ()
-    short, mid, long = (percent(rate) for rate in PAPER.values())
+    short, mid, long = (percent(rate) for rate in paper.SUCCESS.values())
     text = (
         "Suites short, mid and long are ours: our tasks, our objects, our arm, our judge. They are not "
         f"RoboTwin. On RoboTwin's short, middle and long tasks the paper (arXiv 2510.03896) reports {short}, "
@@ -250,10 +247,10 @@ def paper_sections(args: argparse.Namespace, rows: list[Any]) -> tuple[Any, ...]
         text += " Here the waypoints are the demonstrator's: no planner is measured."
     for row in rows:
         if row["policy"] == "expert":
-            paper, rate = PAPER[args.suite], row["success_rate"]
+            theirs, rate = paper.SUCCESS[args.suite], row["success_rate"]
             text += (
                 f" For orientation alone: the expert's rate, {percent(rate)} ({interval(row['ci95'])}), is "
-                f"{'at or above' if rate >= paper else 'below'} the paper's {percent(paper)}."
+                f"{'at or above' if rate >= theirs else 'below'} the paper's {percent(theirs)}."
             )
     return (Section("Ours, not RoboTwin", text),)
 

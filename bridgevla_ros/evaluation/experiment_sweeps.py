@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bridgevla_ros.evaluation import plots, rows
+from bridgevla_ros.evaluation import paper, plots, rows
 from bridgevla_ros.evaluation.options import open_journal
 from bridgevla_ros.evaluation.report import Plot, Section, Table
 from bridgevla_ros.evaluation.stats import interval, percent
@@ -79,7 +79,7 @@ SWEEPS = {
         ),
         {"planner": "truth"},
         "main",
-        paper={"expert (paper)": (0.57, 0.49, 0.33, 0.21), "ik (paper)": (0.42, 0.30, 0.11, 0.04)},
+        paper={f"{policy} (paper)": rates for policy, rates in paper.DEPTH_NOISE.items()},
     ),
     "looks": Sweep(
         "Other looks",

@@ -100,17 +100,18 @@ def _wrong(args: argparse.Namespace) -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from bridgevla_ros.evaluation import experiment_sweeps, experiment_trainings, rows
+    from bridgevla_ros.evaluation import experiment_appf, experiment_sweeps, experiment_trainings, rows
     from bridgevla_ros.evaluation.report import Report, write
 
     policies = (args.policy or "expert").split(",")
     made = rows.provenance((args.weights,) if "expert" in policies else ())
-    if args.name in experiment_sweeps.SWEEPS:
-        found = experiment_sweeps.run(args, made)
-    elif args.name == "forgetting":
-        found = experiment_forgetting.run(args, made)
-    else:
-        found = experiment_trainings.RUN[args.name](args, made)
+    run = {
+        "appf": experiment_appf.appf,
+        "noise-scale": experiment_trainings.noise_scale,
+        "calibration": experiment_trainings.calibration,
+        "forgetting": experiment_forgetting.run,
+    }.get(args.name, experiment_sweeps.run)
+    found = run(args, made)
     rows.print_tables([table for section in found.sections for table in section.tables])
     print(found.verdict)
     document: dict[str, Any] = {"experiment": args.name, "made": made, "verdict": found.verdict}

@@ -173,7 +173,7 @@ def _from_bag(bag: Bag) -> RecordedPath:
     kinds = {topic: connection.msgtype for topic, connection in bag.connections().items()}
     poses = sorted(t for t, k in kinds.items() if k == "geometry_msgs/msg/PoseStamped" and names_hand(t))
     measured = [t for t in poses if not _TOLD.search(t.lower())]
-    joints = bool(JOINTS in kinds)
+    joints = JOINTS in kinds
     width, reached = _from_joints(bag, fk=not measured) if joints else (_Samples(), _Samples())
     where, found = JOINTS, reached
     if not found.stamps and poses:

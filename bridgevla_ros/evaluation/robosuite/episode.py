@@ -7,15 +7,13 @@ import dataclasses
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
 from bridgevla_ros.core.kinematics import ArmModel
 from bridgevla_ros.core.streamer import Streamer
 from bridgevla_ros.core.streamer_config import StreamerConfig
 from bridgevla_ros.core.task_machine import TaskConfig, TaskMachine
 from bridgevla_ros.core.trajectory import TrajectoryConfig, TrajectoryGenerator
-from bridgevla_ros.evaluation.episode import DepthNoise, PlanNoise
+from bridgevla_ros.evaluation.episode import depth_noise, plan_noise
 from bridgevla_ros.evaluation.robosuite.client import ROBOT, RobosuiteCell, Server, interpreter
 from bridgevla_ros.evaluation.robosuite.oracle import OraclePlanner
 from bridgevla_ros.evaluation.robosuite.tasks import TASKS, TaskSetup, setup_of
@@ -94,8 +92,6 @@ def make_graph(spec: EpisodeSpec, cell: RobosuiteCell, setup: TaskSetup) -> Grap
         planner = OraclePlanner(cell, setup.name, arm)
     else:
         planner = _embedded(setup.name)
-    # One generator each, as in our own cell: what the plans get does not hang on how many images were seen.
-    noise, grain = (np.random.default_rng([spec.seed, spec.variant, key]) for key in (0x401, 0x402))
     return Graph(
         cell,
         arm,
@@ -109,8 +105,8 @@ def make_graph(spec: EpisodeSpec, cell: RobosuiteCell, setup: TaskSetup) -> Grap
             StreamerConfig(workspace_lower=low, workspace_upper=high, table_height=setup.table_height), arm
         ),
         TaskMachine(TaskConfig(done_by="gripper" if spec.guidance == "oracle" else "depth"), seed=spec.seed),
-        plan_filter=PlanNoise(*spec.guidance_noise, noise) if any(spec.guidance_noise) else None,
-        frame_filter=DepthNoise(spec.depth_noise, grain) if spec.depth_noise else None,
+        plan_filter=plan_noise(spec),
+        frame_filter=depth_noise(spec),
         blind=spec.guidance == "oracle" and spec.policy == "ik" and not spec.depth_noise,
         seed=spec.seed,
     )
