@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -71,3 +73,25 @@ def test_publishes_what_a_cell_does_and_obeys(
         return bool(np.allclose(now.position, goal, atol=3e-3))
 
     assert spin_until(node, there, 30.0)
+
+
+def test_physics_that_breaks_ends_the_node_with_a_word() -> None:
+    script = """
+import sys
+import numpy as np
+from bridgevla_ros.nodes import sim_arm
+
+step = sim_arm.World.step
+def breaking(world, dt):
+    if world.now > 0.5:
+        world.data.qvel[:] = np.nan
+    step(world, dt)
+sim_arm.World.step = breaking
+sys.exit(sim_arm.main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "physics is not finite after 0.5" in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr

@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 
 from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.transforms import Transform
+from bridgevla_ros.core.types import GripperEvent
+from bridgevla_ros.simulation import suites
 from bridgevla_ros.simulation.config import SimConfig
+from bridgevla_ros.simulation.demonstrations import subgoal
 from bridgevla_ros.simulation.demonstrator import Demonstrator
 from bridgevla_ros.simulation.goals import Goal, parse_goal
 from bridgevla_ros.simulation.judge import outcome
 from bridgevla_ros.simulation.noise import DepthNoise
-from bridgevla_ros.simulation.robot import HOME
+from bridgevla_ros.simulation.robot import HOME, LINKAGE
 from bridgevla_ros.simulation.scene import CameraSpec, ObjectSpec, SceneSpec
 from bridgevla_ros.simulation.tasks import default_task, sample_scene
-from bridgevla_ros.simulation.world import World
+from bridgevla_ros.simulation.world import SimulationError, World
 
 
 def _scene() -> SceneSpec:
@@ -117,13 +121,49 @@ def test_trajectory_of_the_past_is_refused(world: World) -> None:
         world.command_joint_trajectory(0.0, np.array([0.1]), HOME[None] + 1.0, np.zeros((1, 7)))
 
 
-@pytest.mark.parametrize("width", [0.0, 0.02, 0.05])
-def test_gripper_goes_to_its_width(world: World, width: float) -> None:
+@pytest.mark.parametrize(("width", "read"), [(0.0, 0.002), (0.02, 0.02), (0.05, 0.05)])
+def test_gripper_goes_to_its_width(world: World, width: float, read: float) -> None:
     world.command_gripper(width)
     world.step(1.5)
     pads = [world.data.geom(f"{side}_pad1").xpos for side in ("left", "right")]
-    assert world.joint_state().gripper_width == pytest.approx(width, abs=1e-3)
+    assert world.joint_state().gripper_width == pytest.approx(read, abs=1e-3)
     assert np.linalg.norm(pads[0] - pads[1]) - 0.008 == pytest.approx(width, abs=1.5e-3)
+
+
+def test_fingers_do_not_whirl_when_they_grip_a_knob_off_its_middle() -> None:
+    scene, task = suites.draw("lid", 930000)
+    world = World(SimConfig(), scene)
+    try:
+        demonstrator = Demonstrator(world, ArmModel.load("panda_2f85"))
+        dofs = [int(world.model.joint(name).dofadr[0]) for name in LINKAGE]
+        knob = next(s.T_base_tcp for s in subgoal(world, task, 0).waypoints if s.event is GripperEvent.CLOSE)
+        fastest = []
+        for draw in (1, 2, 3, 4):
+            shift = np.random.default_rng(draw).normal(0.0, [0.012, 0.012, 0.006])
+            world.reset()
+            for height in (0.10, 0.0):
+                target = knob.translation + shift + np.array([0.0, 0.0, height])
+                assert demonstrator.move(Transform(target, knob.rotation))
+            world.command_gripper(0.0)
+            speeds = []
+            for _ in range(400):
+                world.step(world.model.opt.timestep)
+                speeds.append(float(np.abs(world.data.qvel[dofs]).max()))
+            fastest.append(max(speeds))
+        assert max(fastest) < 5.0, fastest  # rad/s; without armature 11 to 19
+    finally:
+        world.close()
+
+
+def test_physics_that_is_not_finite_is_an_error_until_the_next_scene(world: World) -> None:
+    world.data.qvel[world.model.joint("joint3").dofadr[0]] = np.nan
+    with pytest.raises(SimulationError, match=r"scene \d+: physics is not finite after 0\.000 s"):
+        world.step(0.01)
+    with pytest.raises(SimulationError):
+        world.step(0.01)
+    world.reset()
+    world.step(0.01)
+    assert world.now == pytest.approx(0.01)
 
 
 def test_things_stay_where_they_are(world: World) -> None:

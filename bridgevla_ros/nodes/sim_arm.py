@@ -31,7 +31,7 @@ from bridgevla_ros.ros.spin import run_node
 from bridgevla_ros.ros.tf import TransformBroadcaster
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.judge import outcome
-from bridgevla_ros.simulation.world import World
+from bridgevla_ros.simulation.world import SimulationError, World
 
 ROBOT = "panda_2f85"
 """The arm that ``simulation`` builds, in ``config/robots``."""
@@ -166,7 +166,11 @@ class SimArmNode(Node):
                 self._anchor = (wall, now + CATCH_UP)
         if self._must_wait(wall, now):
             return
-        self._world.step(self._quantum)
+        try:
+            self._world.step(self._quantum)
+        except SimulationError as error:
+            self.get_logger().fatal(str(error))
+            raise SystemExit(1) from error
         self._publish(self._world.now)
 
     def _must_wait(self, wall: float, now: float) -> bool:

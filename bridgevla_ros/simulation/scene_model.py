@@ -35,6 +35,8 @@ def build(scene: SceneSpec) -> Any:
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     option.impratio = 10.0
     option.noslip_iterations = 3
+    # Not back to time 0 with the arm stretched out, as if nothing had been: ``World.step`` says so.
+    option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 0
     spec.visual.map.znear = 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,24 @@ from bridgevla_ros.simulation.tasks import default_task, has_task, scene_from_co
 
 SETTLE_TIME = 0.4
 """Simulated seconds that objects are given to come to rest before time 0."""
+
+
+_BAD = tuple(
+    int(kind)
+    for kind in (
+        mujoco.mjtWarning.mjWARN_BADQPOS,
+        mujoco.mjtWarning.mjWARN_BADQVEL,
+        mujoco.mjtWarning.mjWARN_BADQACC,
+    )
+)
+
+
+# MuJoCo's own handler appends to MUJOCO_LOG.TXT in whatever folder the program was started from.
+mujoco.set_mju_user_warning(logging.getLogger("mujoco").warning)
+
+
+class SimulationError(RuntimeError):
+    """Physics is no longer finite: what the world shows means nothing until ``load`` or ``reset``."""
 
 
 class World:
@@ -129,7 +148,11 @@ class World:
         return self._steps * float(self.model.opt.timestep)
 
     def step(self, dt: float) -> None:
-        """Let ``dt`` seconds pass (rounded to whole physics steps, at least one)."""
+        """Let ``dt`` seconds pass (rounded to whole physics steps, at least one).
+
+        Raises:
+            SimulationError: Physics is not finite any more.
+        """
         count = max(1, round(dt / self.model.opt.timestep))
         self._advance(count)
         for name, address in self._buttons.items():
@@ -148,6 +171,10 @@ class World:
             self._width_command += min(max(self._width_goal - self._width_command, -stride), stride)
             data.ctrl[self._gripper_ctrl] = robot.angle_from_width(self._width_command) * (255.0 / 0.8)
             mujoco.mj_step(model, data)
+        if any(data.warning[kind].number for kind in _BAD):
+            raise SimulationError(
+                f"scene {self.scene.seed}: physics is not finite after {self.now:.3f} s; load a scene anew"
+            )
         self._steps = getattr(self, "_steps", 0) + count
 
     def command_joint_trajectory(

@@ -35,7 +35,7 @@ from bridgevla_ros.simulation.demonstrations import subgoal
 from bridgevla_ros.simulation.judge import judge
 from bridgevla_ros.simulation.suites import SuiteTask
 from bridgevla_ros.simulation.tasks import sample_scene
-from bridgevla_ros.simulation.world import World
+from bridgevla_ros.simulation.world import SimulationError, World
 from bridgevla_ros.training.data_bank import Bank, from_rows
 from bridgevla_ros.training.data_corruption import Recipe, position_errors, yaw_errors
 from bridgevla_ros.training.data_episodes import NEAR, PERIOD, draw_scene
@@ -219,6 +219,8 @@ class OwnStage:
             trace = graph.run(task.instruction, limit=LIMIT * len(task.steps))
         except BridgeError as error:
             return recorder, f"{task.name}: {error.code.name}"
+        except SimulationError:
+            return _Recorder(self.policy, world, self.arm, oracle, seed), f"{task.name}: physics broke"
         if judge(world, task.goals, task.instruction).done:
             return recorder, f"{task.name}: done"
         code = trace.final.code.name if trace.final is not None else "NONE"

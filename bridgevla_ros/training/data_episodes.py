@@ -30,7 +30,7 @@ from bridgevla_ros.simulation.judge import judge
 from bridgevla_ros.simulation.scene import SceneSpec
 from bridgevla_ros.simulation.suites import Step, SuiteTask
 from bridgevla_ros.simulation.tasks import default_task, sample_scene
-from bridgevla_ros.simulation.world import World
+from bridgevla_ros.simulation.world import SimulationError, World
 from bridgevla_ros.training.data_bank import Bank, from_rows
 from bridgevla_ros.training.data_faults import DepthFaults, FaultyDepth
 from bridgevla_ros.training.data_guidance import plan_of
@@ -215,8 +215,14 @@ class Stage:
         self.sensors = Sensors(self.world, self.arm)
 
     def play(self, seed: int) -> EpisodeRecord:
-        """Demonstrate the task of a seed and record it."""
+        """Demonstrate the task of a seed and record it; an episode whose physics broke is empty."""
         scene, task = draw_scene(seed)
+        try:
+            return self._play(scene, task, seed)
+        except SimulationError:
+            return EpisodeRecord([], [], [], task.name, "physics broke")
+
+    def _play(self, scene: SceneSpec, task: SuiteTask, seed: int) -> EpisodeRecord:
         self.world.load(scene)
         rng = np.random.default_rng([seed, 0x5747])
         self.sensors.reset(seed, DepthFaults.draw(rng))

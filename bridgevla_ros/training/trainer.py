@@ -139,8 +139,8 @@ class Trainer:
                 ErrorCode.MODEL_ERROR,
                 f"{self.label}, step {self.step}: the gradient is {norm}",
                 value=norm,
-                remedy=f"the last state in {self.folder} is sound; take a smaller learning_rate, or look "
-                "for values that are not finite in the bank, and go on with --resume",
+                remedy=f"what was saved in {self.folder} is of before it, and sound; take a smaller "
+                "learning_rate, or look for values that are not finite in the bank, and go on with --resume",
             )
         self.optimizer.step()
         self.schedule.step()
