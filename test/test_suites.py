@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bridgevla_ros.core.kinematics import ArmModel
+from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import GripperEvent, PlanRequest, WaypointKind
 from bridgevla_ros.evaluation import eval_command
 from bridgevla_ros.evaluation.episode import draw_episode, make_graph, run_episode, task_name
@@ -21,6 +22,7 @@ from bridgevla_ros.evaluation.suites import specs_for
 from bridgevla_ros.simulation import suites
 from bridgevla_ros.simulation.config import SimConfig
 from bridgevla_ros.simulation.demonstrations import perform, steps_total, subgoal
+from bridgevla_ros.simulation.demonstrator import Demonstrator
 from bridgevla_ros.simulation.goals import Goal
 from bridgevla_ros.simulation.judge import holds
 from bridgevla_ros.simulation.robot import GRIPPER_MAX_WIDTH
@@ -179,6 +181,25 @@ def test_a_knob_counts_from_60_degrees(world: World) -> None:
     for degrees, turned in ((55, False), (65, True), (-65, True)):
         joint.qpos[0] = math.radians(degrees)
         assert holds(world, task.goals[0]) is turned
+
+
+@pytest.mark.parametrize("seed", [910004, 910010])
+def test_a_knob_turns_from_3_mm_below_the_lowest_height_that_its_label_allows(
+    world: World, arm: ArmModel, seed: int
+) -> None:
+    task = _laid(world, "turn", seed)
+    goal = subgoal(world, task, 0)
+    low = goal.contacts[0].z_band[0] - 0.003
+    hand = Demonstrator(world, arm)
+    for stop in goal.waypoints:
+        x, y, z = stop.T_base_tcp.translation
+        height = low if stop.kind is WaypointKind.CONTACT else z
+        assert hand.move(Transform(np.array([x, y, height]), stop.T_base_tcp.rotation))
+        if stop.event is not GripperEvent.NONE:
+            world.command_gripper(stop.width)
+            world.step(0.9)
+    world.step(0.5)
+    assert holds(world, task.goals[0])
 
 
 def test_a_thing_counts_as_pushed_within_3_cm_of_the_mark(world: World) -> None:

@@ -41,6 +41,9 @@ LIFT = 0.15
 """Metres that a thing is lifted by."""
 END_OF_HANDLE = 0.020
 """Metres from either end of a bar or handle within which the fingers do not grip it."""
+CLEAR_OF_FOOT = 0.004
+"""Metres above the height at which the pads close on a knob's foot instead of its grip bar: a label
+there would let half of all small errors do so."""
 RUN_UP = 0.012
 """Metres between closed fingers and what they will push."""
 TURN = math.radians(78.0)
@@ -352,7 +355,7 @@ def _turn(world: World, step: Step) -> _Stops:
     at = np.array([x, y, height])
     poses = [top_down(at, begin + sign * share * TURN) for share in (0.0, 0.5, 1.0)]
     over = max(height + APPROACH, highest(world, step.source) + 0.06)
-    band = (z + max(assets.KNOB_BASE + 0.010, LOWEST_TCP), z + thing.size[2] - 0.006)
+    band = (z + max(assets.KNOB_BASE + 0.010 + CLEAR_OF_FOOT, LOWEST_TCP), z + thing.size[2] - 0.006)
     events = ((_CLOSE, 0.0), (_NONE, 0.0), (_OPEN, GRIPPER_MAX_WIDTH))
     stops: _Stops = [(Stop(_up(poses[0], over), _VIA_APPROACH, _OPEN, GRIPPER_MAX_WIDTH), None)]
     for pose, (event, width) in zip(poses, events, strict=True):
