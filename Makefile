@@ -12,6 +12,8 @@ RUN := $(VENV)/bin/python -m bridgevla_ros.cli
 
 # A sourced ROS installation must not mix with the wheels in the virtual environment.
 unexport PYTHONPATH PYTHONHOME AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH ROS_DISTRO
+# Some containers forbid compiled files; then each process of the graph compiles torch's thousands of modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 export INSTRUCTION SEED
 
 .PHONY: help setup setup-robosuite demo test lint clean

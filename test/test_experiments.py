@@ -260,3 +260,19 @@ def test_a_training_that_fails_is_told_with_its_last_words(
     said = capsys.readouterr().err
     assert "training appf ended with 1" in said
     assert "train.log" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "ignored"),
+    [
+        (["--suite", "gate", "--resume", "--workers", "1"], "--resume, --workers"),
+        (["--suite", "grounding", "--policy", "ik"], "--policy"),
+        (["--probe", "conditioning", "--guidance-noise", "0.02", "10"], "--guidance-noise"),
+        (["--suite", "mid", "--words", "heldout"], "--words"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    asked: list[str], ignored: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", *asked]) == 2
+    assert f"{' '.join(asked[:2])} takes no {ignored}: leave that out" in capsys.readouterr().err

@@ -21,6 +21,17 @@ from bridgevla_ros.evaluation.options import (
 )
 from bridgevla_ros.evaluation.stats import interval, percent
 
+OF_ALL = frozenset({"suite", "probe", "episodes", "seed", "json", "report"})
+OF_GROUNDING = frozenset({"planner", "planner_weights", "wordings", "words", "pairs"})
+OF_PROBE = frozenset({"policy", "weights", "workers", "rollouts", "resume"})
+OF_SUITES = frozenset(
+    {
+        "task", "policy", "weights", "planner", "guidance", "guidance_noise", "depth_noise", "workers",
+        "pictures", "resume",
+    }
+)  # fmt: skip
+"""Which options say something to what; any other is refused, as it would be ignored."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``bridgevla eval``."""
@@ -115,6 +126,9 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.episodes is not None and args.episodes < 1:
         raise ConfigError(f"--episodes is {args.episodes}; it must be 1 or more")
+    ignored = _ignored(args)
+    if ignored:
+        raise ConfigError(ignored)
     if args.probe is None and args.suite == "grounding":
         from bridgevla_ros.evaluation.grounding import DEFAULT_EPISODES, DEFAULT_SEED
         from bridgevla_ros.evaluation.grounding import run as run_grounding
@@ -136,6 +150,22 @@ def run(args: argparse.Namespace) -> int:
 
         return int(probe.run(args))
     return run_suites(args)
+
+
+def _ignored(args: argparse.Namespace) -> str:
+    """Options that say nothing to what is asked for, in words; empty if there are none."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = {name for name, default in vars(parser.parse_args([])).items() if getattr(args, name) != default}
+    what, used = f"--suite {args.suite}", OF_SUITES
+    if args.probe is not None:
+        what, used = f"--probe {args.probe}", OF_PROBE
+    elif args.suite == "grounding":
+        used = OF_GROUNDING
+    elif args.suite == "gate":
+        used = frozenset()
+    ignored = sorted(f"--{name.replace('_', '-')}" for name in given - OF_ALL - used)
+    return f"{what} takes no {', '.join(ignored)}: leave that out" if ignored else ""
 
 
 def _wrong(args: argparse.Namespace) -> str:
