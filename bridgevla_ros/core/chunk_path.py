@@ -146,11 +146,12 @@ def validate(chunk: ActionChunk, arm: ArmModel, now: float, *, too_fast: float) 
     if fastest.max() > too_fast:
         raise BridgeError(
             ErrorCode.EXPERT_DIVERGED,
-            "the chunk jumps between two steps",
+            f"the chunk jumps between two steps (policy {chunk.source})",
             value=float(fastest.max()),
             limit=too_fast,
             unit="times the joint velocity limit",
-            remedy="look at the expert's correction and the cloud",
+            remedy="look at its correction and the cloud; where policy ik does it too, no joint path is "
+            "smooth there: move the object, or plan another way",
         )
     beyond = np.maximum(arm.lower - chunk.joints, chunk.joints - arm.upper).max()
     if beyond > 0:

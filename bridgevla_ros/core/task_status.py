@@ -93,7 +93,7 @@ REMEDIES: dict[ErrorCode, str] = {
     ErrorCode.GRASP_FAILED: "Move the object to where it can be gripped.",
     ErrorCode.VERIFY_FAILED: "Look at where the thing is and what the gripper holds, then give the "
     "instruction again.",
-    ErrorCode.EXPERT_DIVERGED: "Try again, or choose policy ik.",
+    ErrorCode.EXPERT_DIVERGED: "Try again, or choose another policy.",
     ErrorCode.MODEL_ERROR: "Look at the planner's log.",
     ErrorCode.TIMEOUT: "Look at the log of the node named.",
     ErrorCode.STOPPED: "Call resume when it is safe.",
