@@ -413,5 +413,7 @@ def test_calibration_bins_by_spread() -> None:
     assert sum(b["views"] for b in found["bins"]) == 400
     assert found["rank_correlation"] > 0.9
     assert found["bins"][0]["over_10"] == 0.0 < found["bins"][-1]["over_10"]
+    noise = [{**p, "samples_mm": rng.uniform(1.0, 5.0)} for p in points]
+    assert abs(summarise_calibration(noise, of="samples_mm")["rank_correlation"]) < 0.2
     with pytest.raises(BridgeError, match="bins"):
         summarise_calibration(points[:3])

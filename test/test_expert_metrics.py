@@ -31,7 +31,8 @@ def test_calibration_runs_as_the_policy_does(tmp_path: Path, monkeypatch: pytest
     appf.write(tmp_path, ExpertModel(SMALL), {})
     seen: list[tuple[int, ...]] = []
     medoid, disagreement = expert_metrics.medoid, expert_metrics.disagreement
-    spreads = []
+    spreads: list[float] = []
+    dissents: list[float] = []
 
     def note(position: np.ndarray) -> int:
         seen.append(position.shape)
@@ -39,7 +40,7 @@ def test_calibration_runs_as_the_policy_does(tmp_path: Path, monkeypatch: pytest
 
     def published(position: np.ndarray, dissent: float, gains: np.ndarray) -> float:
         spreads.append(disagreement(position, dissent, gains))
-        assert dissent > 0.0
+        dissents.append(dissent)
         return spreads[-1]
 
     monkeypatch.setattr(expert_metrics, "medoid", note)
@@ -47,4 +48,6 @@ def test_calibration_runs_as_the_policy_does(tmp_path: Path, monkeypatch: pytest
     points = expert_metrics.calibration(checkpoint.load(tmp_path), cube_bank(30), Recipe(), 12)
     assert points
     assert set(seen) == {(ExpertConfig().samples, SMALL.horizon, 3)}
-    assert [p["spread_mm"] for p in points] == [round(1e3 * s, 2) for s in spreads]
+    assert [p[key] for p in points for key in ("spread_mm", "samples_mm")] == [round(1e3 * s, 2) for s in spreads]
+    assert all(d > 0.0 for d in dissents[::2]), "the votes of the cloud"
+    assert not any(dissents[1::2]), "the samples alone"

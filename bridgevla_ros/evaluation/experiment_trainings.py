@@ -91,6 +91,7 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     views = held_out(args.bank)
     points = expert_metrics.calibration(checkpoint.load(args.weights), views, Recipe())
     found = summarise_calibration(points)
+    alone = summarise_calibration(points, of="samples_mm")
     spread = np.array([p["spread_mm"] for p in points])
     error = np.array([p["error_mm"] for p in points])
     figure = plots.calibration(found["bins"], spread, error)
@@ -110,7 +111,9 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
         f"{len(points)} held-out views; error over 10 mm in {percent(found['bins'][0]['over_10'])} of "
         "the "
         f"views with the least spread, in {percent(found['bins'][-1]['over_10'])} of those with the "
-        "most."
+        "most. "
+        f"By the samples alone: {alone['rank_correlation']:.2f}, {percent(alone['bins'][0]['over_10'])} and "
+        f"{percent(alone['bins'][-1]['over_10'])}."
     )
     sections = (
         Section(
@@ -126,14 +129,20 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     return Found(
         "Does the published spread tell the error?",
         verdict,
-        {"samples": ExpertConfig().samples, **found, "points": points},
+        {"samples": ExpertConfig().samples, **found, "samples_alone": alone, "points": points},
         sections,
         figure,
     )
 
 
-def summarise_calibration(points: Sequence[Mapping[str, float]], bins: int = BINS) -> dict[str, Any]:
+def summarise_calibration(
+    points: Sequence[Mapping[str, float]], bins: int = BINS, of: str = "spread_mm"
+) -> dict[str, Any]:
     """Bins of equal count by spread, and the rank correlation (Spearman) of spread and error.
+
+    Args:
+        points: Rows of ``expert_metrics.calibration``.
+        of: Key of the spread; in the bins it is called spread_mm all the same.
 
     Raises:
         BridgeError: BAD_INPUT, fewer points than bins.
@@ -146,7 +155,7 @@ def summarise_calibration(points: Sequence[Mapping[str, float]], bins: int = BIN
             limit=bins,
             remedy="make more episodes with bridgevla data generate",
         )
-    spread = np.array([p["spread_mm"] for p in points])
+    spread = np.array([p[of] for p in points])
     error = np.array([p["error_mm"] for p in points])
     order = np.argsort(spread, kind="stable")
     made = []

@@ -209,6 +209,7 @@ def calibration(
 
     Returns:
         ``spread_mm``: as the running policy publishes it (correction_sigma, ``policy.disagreement``);
+        ``samples_mm``: what of it the samples alone make;
         ``error_mm``: at the contact, horizontal, of the sample that it executes.
     """
     config = ExpertConfig()
@@ -228,8 +229,12 @@ def calibration(
             truth = batch.contact[b, :2].astype(np.float64) * model.position_limit
             away = moved[medoid(moved), -1, :2] / gains[b, -1] - truth
             votes = float(dissent[0]) * model.position_limit
-            spread = disagreement(moved, votes, gains[b])
-            rows.append({"spread_mm": _milli(spread), "error_mm": _milli(np.linalg.norm(away))})
+            row = {
+                "spread_mm": disagreement(moved, votes, gains[b]),
+                "samples_mm": disagreement(moved, 0.0, gains[b]),
+                "error_mm": np.linalg.norm(away),
+            }
+            rows.append({name: _milli(value) for name, value in row.items()})
     return rows
 
 
