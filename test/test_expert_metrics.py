@@ -48,6 +48,8 @@ def test_calibration_runs_as_the_policy_does(tmp_path: Path, monkeypatch: pytest
     points = expert_metrics.calibration(checkpoint.load(tmp_path), cube_bank(30), Recipe(), 12)
     assert points
     assert set(seen) == {(ExpertConfig().samples, SMALL.horizon, 3)}
-    assert [p[key] for p in points for key in ("spread_mm", "samples_mm")] == [round(1e3 * s, 2) for s in spreads]
+    assert [p[key] for p in points for key in ("spread_mm", "samples_mm")] == [
+        round(1e3 * s, 2) for s in spreads
+    ]
     assert all(d > 0.0 for d in dissents[::2]), "the votes of the cloud"
     assert not any(dissents[1::2]), "the samples alone"
