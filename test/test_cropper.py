@@ -16,7 +16,7 @@ from bridgevla_ros.core.transforms import Transform
 from bridgevla_ros.core.types import JointState, RgbdFrame
 from bridgevla_ros.perception import kernels, synthetic
 from bridgevla_ros.perception.config import CropperConfig
-from bridgevla_ros.perception.cropper import Cropper, fit_support
+from bridgevla_ros.perception.cropper import Cropper, fit_support, robot_residual
 
 ARM = ArmModel.load("panda_2f85")
 CAMERA = synthetic.camera_looking_at(np.array([1.15, 0.25, 0.75]), np.array([0.5, 0.0, 0.05]))
@@ -290,6 +290,17 @@ class TestMemory:
         two, _ = self.seen_then(look(HIDING, CUBE, stamp=2.0), HIDING)
         np.testing.assert_array_equal(one.points_base, two.points_base)
         np.testing.assert_array_equal(one.age, two.age)
+
+
+def test_postures_in_a_row_that_are_wrong_alike_are_no_calibration_error() -> None:
+    """Shifts as seen in a push: the hand low and far away is seen 16 mm aside, before it was not."""
+    before = [[-5.3, -3.9, 4.0], [6.6, -1.4, -5.9], [3.8, 3.1, -2.9]]
+    low = [[-4.1, 14.9, 5.6], [-5.3, 16.7, 6.9], [-4.6, 16.2, 6.3], [-4.0, 16.2, 5.8]]
+    limit = CropperConfig().residual_limit
+    assert robot_residual(list(1e-3 * np.array(before + low))) < 0.75 * limit
+    assert np.isnan(robot_residual(list(1e-3 * np.array(low))))
+    camera_moved = 1e-3 * np.add(before + low, [0.0, 20.0, 0.0])
+    assert robot_residual(list(camera_moved)) > limit
 
 
 def residual_over_motion(offset: np.ndarray) -> tuple[float, ErrorCode]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -336,11 +336,7 @@ class Cropper:
         body: tuple[Array, Array, Array],
         q: Array,
     ) -> float:
-        """How far the robot is seen beside its model, across the line of sight; NaN until it was seen enough.
-
-        The median over the last few postures: a body fills its capsules unevenly, so that one posture
-        alone is wrong by up to 2 cm.
-        """
+        """Metres that the robot is seen beside its model, across the line of sight; NaN until seen enough."""
         moved = float(np.abs(self._shifts[-1][0] - q).max()) if self._shifts else np.inf
         if moved > _POSTURE_STEP:
             stride = max(1, round(np.sqrt(depth.size / 10_000)))
@@ -358,9 +354,7 @@ class Cropper:
             if len(points) >= _RESIDUAL_POINTS:
                 shift = kernels.body_shift(points, *body, np.ascontiguousarray(view[1][:, 2]), 6)
                 self._shifts.append((q.copy(), shift))
-        if len(self._shifts) < _POSTURES_MIN:
-            return float("nan")
-        return float(np.linalg.norm(np.median([shift for _, shift in self._shifts], axis=0)))
+        return robot_residual([shift for _, shift in self._shifts])
 
     def _choose(self, points: NDArray[np.float32]) -> NDArray[np.int64]:
         """Indices of the points to keep: farthest point sampling, or all of them over and over."""
@@ -372,6 +366,18 @@ class Cropper:
         height = 3 if count < 2000 else 5
         chosen = fpsample.bucket_fps_kdline_sampling(points, wanted, h=height, start_idx=0)
         return np.asarray(chosen, np.int64)
+
+
+def robot_residual(shifts: Sequence[Array]) -> float:
+    """Metres by which the robot is seen beside its model, of (3,) shifts seen in the last few postures.
+
+    NaN for fewer than 7 of them. Their mean (our choice): a body fills its capsules unevenly, so that one
+    posture alone is wrong by up to 2 cm, and postures in a row are wrong alike; the median goes with
+    whichever kind is just the majority.
+    """
+    if len(shifts) < _POSTURES_MIN:
+        return float("nan")
+    return float(np.linalg.norm(np.mean(shifts, axis=0)))
 
 
 def fit_support(candidates: Array, expected_height: float) -> Support:
