@@ -10,6 +10,7 @@ from bridgevla_ros.evaluation.grounding_rows import under
 from bridgevla_ros.planner.backends.embedded import EmbeddedBackend
 from bridgevla_ros.planner.config import PlannerConfig
 from bridgevla_ros.planner.planner import Planner
+from bridgevla_ros.planner.resolve import Resolver
 from bridgevla_ros.simulation.lookalikes import with_lookalike
 from bridgevla_ros.simulation.tasks import sample_scene
 from bridgevla_ros.simulation.world import World
@@ -84,6 +85,15 @@ def test_who_names_what_is_not_there_is_told_what_is(
     assert caught.value.remedy == (
         f"name something that is on the table ({', '.join(kinds)}), or move what hides it"
     )
+
+
+def test_what_was_refused_is_not_offered(
+    backend: EmbeddedBackend, frame: RgbdFrame, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Resolver, "_seen", lambda _: ["green cube", "red cube"])
+    with pytest.raises(BridgeError, match="no green cube to be seen") as caught:
+        backend.anchors(frame, world.T_base_camera, "put the green cube in the blue bowl", 0)
+    assert "(red cube)" in caught.value.remedy
 
 
 def test_left_is_the_pictures_or_the_arms(backend: EmbeddedBackend, frame: RgbdFrame, world: World) -> None:

@@ -111,7 +111,7 @@ class Resolver:
         if found.null > self.setting.null_threshold:
             found = self.view.confirmed(Query.of(phrase.colour, phrase.thing, role), found)
         if found.null > self.setting.null_threshold:
-            seen = self._seen()
+            seen = [name for name in self._seen() if name != words]  # what is doubted is not offered
             there = f" ({', '.join(seen)})" if seen else ""
             raise BridgeError(
                 ErrorCode.NO_TARGET,
