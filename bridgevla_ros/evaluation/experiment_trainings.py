@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from bridgevla_ros.core.errors import BridgeError, ErrorCode
+from bridgevla_ros.core.transforms import Array
 from bridgevla_ros.evaluation import paper, plots, rows
 from bridgevla_ros.evaluation.experiment_sweeps import Found, rate_of, sweep_table
 from bridgevla_ros.evaluation.report import Plot, Section, Table
@@ -90,10 +90,10 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     one_thread()
     views = held_out(args.bank)
     points = expert_metrics.calibration(checkpoint.load(args.weights), views, Recipe())
-    found = summarise_calibration(points)
-    alone = summarise_calibration(points, of="samples_mm")
-    spread = np.array([p["spread_mm"] for p in points])
-    error = np.array([p["error_mm"] for p in points])
+    spread, samples, error = (
+        np.array([p[key] for p in points]) for key in ("spread_mm", "samples_mm", "error_mm")
+    )
+    found, alone = summarise_calibration(spread, error), summarise_calibration(samples, error)
     figure = plots.calibration(found["bins"], spread, error)
     lines = tuple(
         (
@@ -135,28 +135,24 @@ def calibration(args: argparse.Namespace, made: dict[str, Any]) -> Found:
     )
 
 
-def summarise_calibration(
-    points: Sequence[Mapping[str, float]], bins: int = BINS, of: str = "spread_mm"
-) -> dict[str, Any]:
+def summarise_calibration(spread: Array, error: Array, bins: int = BINS) -> dict[str, Any]:
     """Bins of equal count by spread, and the rank correlation (Spearman) of spread and error.
 
     Args:
-        points: Rows of ``expert_metrics.calibration``.
-        of: Key of the spread; in the bins it is called spread_mm all the same.
+        spread: (N,) mm, one for each held-out view.
+        error: (N,) mm, of the same views.
 
     Raises:
-        BridgeError: BAD_INPUT, fewer points than bins.
+        BridgeError: BAD_INPUT, fewer views than bins.
     """
-    if len(points) < bins:
+    if len(spread) < bins:
         raise BridgeError(
             ErrorCode.BAD_INPUT,
-            f"{len(points)} held-out views of a contact; {bins} bins need more",
-            value=len(points),
+            f"{len(spread)} held-out views of a contact; {bins} bins need more",
+            value=len(spread),
             limit=bins,
             remedy="make more episodes with bridgevla data generate",
         )
-    spread = np.array([p[of] for p in points])
-    error = np.array([p["error_mm"] for p in points])
     order = np.argsort(spread, kind="stable")
     made = []
     for part in np.array_split(order, bins):
